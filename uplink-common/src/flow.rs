@@ -1,0 +1,80 @@
+//! The key of a flow.
+
+use crate::Addr;
+
+/// Identifies a flow in one direction.
+///
+/// Ports are in network byte order, so the bytes are those of the packet. Protocols without
+/// ports, and fragments, carry zero ports; an ICMP echo carries its identifier in both.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct FlowKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port, network byte order.
+    pub sport: [u8; 2],
+    /// Destination port, network byte order.
+    pub dport: [u8; 2],
+    /// IP protocol number.
+    pub proto: u8,
+    /// Always zero: the whole key is hashed and compared.
+    pub pad: [u8; 3],
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 40);
+
+impl FlowKey {
+    /// The key as five words for the hash.
+    #[inline(always)]
+    #[must_use]
+    pub fn words(&self) -> [u64; 5] {
+        let s = &self.src.0;
+        let d = &self.dst.0;
+        [
+            word(s, 0),
+            word(s, 8),
+            word(d, 0),
+            word(d, 8),
+            u64::from_le_bytes([
+                self.sport[0],
+                self.sport[1],
+                self.dport[0],
+                self.dport[1],
+                self.proto,
+                0,
+                0,
+                0,
+            ]),
+        ]
+    }
+
+    /// The same flow seen from the other end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            proto: self.proto,
+            pad: [0; 3],
+        }
+    }
+}
+
+#[inline(always)]
+const fn word(b: &[u8; 16], i: usize) -> u64 {
+    u64::from_le_bytes([
+        b[i],
+        b[i + 1],
+        b[i + 2],
+        b[i + 3],
+        b[i + 4],
+        b[i + 5],
+        b[i + 6],
+        b[i + 7],
+    ])
+}

@@ -1,0 +1,19 @@
+//! What the BPF programs and user space of uplink share: the flow key, the keyed hash, the
+//! slot rule, the records in the maps, the named reasons and the ABI number.
+//!
+//! Nothing here allocates, does I/O or reads a clock, so both sides compute the same answer.
+#![no_std]
+
+pub mod addr;
+pub mod flow;
+pub mod hash;
+pub mod mark;
+pub mod reason;
+pub mod record;
+pub mod select;
+
+pub use addr::{Addr, Family};
+pub use flow::FlowKey;
+pub use hash::Seed;
+pub use reason::Reason;
+pub use record::{ABI, Config, MAX_UPLINKS, NextHop, Pin, SLOTS, Slot, Uplink};

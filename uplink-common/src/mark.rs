@@ -1,0 +1,77 @@
+//! Our bits of the packet mark.
+
+/// The part of a mark that belongs to us, chosen by `[kernel] fwmark_mask`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mask(u32);
+
+impl Mask {
+    /// `None` unless the bits are contiguous and at least one is set.
+    #[must_use]
+    pub const fn new(bits: u32) -> Option<Self> {
+        if bits == 0 {
+            return None;
+        }
+        let low = bits >> bits.trailing_zeros();
+        if low & low.wrapping_add(1) != 0 {
+            return None;
+        }
+        Some(Self(bits))
+    }
+
+    /// The bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// How far an uplink's id is shifted left.
+    #[must_use]
+    pub const fn shift(self) -> u32 {
+        self.0.trailing_zeros()
+    }
+
+    /// The highest uplink id that fits.
+    #[must_use]
+    pub const fn max_id(self) -> u32 {
+        self.0 >> self.shift()
+    }
+
+    /// The mark of an uplink, other bits zero.
+    #[must_use]
+    pub const fn of(self, id: u8) -> u32 {
+        ((id as u32) << self.shift()) & self.0
+    }
+}
+
+/// `mark` with our bits replaced by those of `ours`; everybody else's bits stay.
+#[inline(always)]
+#[must_use]
+pub const fn merge(mark: u32, mask: u32, ours: u32) -> u32 {
+    (mark & !mask) | (ours & mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_mask_holds_127_uplinks_from_bit_24() {
+        let m = Mask::new(0x7f00_0000).unwrap();
+        assert_eq!((m.shift(), m.max_id()), (24, 127));
+        assert_eq!(m.of(1), 0x100_0000);
+    }
+
+    #[test]
+    fn other_bits_are_never_touched() {
+        assert_eq!(merge(0xffff_ffff, 0x7f00_0000, 0x100_0000), 0x81ff_ffff);
+        assert_eq!(merge(0x80ff_00ff, 0x7f00_0000, 0), 0x80ff_00ff);
+    }
+
+    #[test]
+    fn masks_with_holes_are_refused() {
+        assert!(Mask::new(0).is_none());
+        assert!(Mask::new(0x5000_0000).is_none());
+        assert!(Mask::new(u32::MAX).is_some());
+        assert!(Mask::new(1).is_some());
+    }
+}

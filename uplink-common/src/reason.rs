@@ -1,0 +1,76 @@
+//! Why a packet was treated as it was: every outcome of the packet path by name.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// One outcome of the packet path. The number is the index of its counter.
+        #[repr(u32)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The name users see in `status`, metrics and the log.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Steered: the flow had a pin.
+    Pinned = "pinned",
+    /// Steered: a new flow took the uplink of its slot.
+    Picked = "picked",
+    /// Steered: a new flow was placed by weights that somebody edited in the map.
+    PickedByWeight = "picked-by-weight",
+    /// Steered: the flow's uplink had died, so it took another.
+    Repicked = "repicked",
+    /// Left alone: the kernel routes this flow elsewhere, remembered from its first packet.
+    KernelPinned = "kernel-pinned",
+    /// Left alone: an unmarked lookup would not use an uplink (connected network, VPN, static route).
+    NotDefault = "not-default",
+    /// Left alone: addressed to this host.
+    Local = "local",
+    /// Left alone: no way to the destination, the kernel says so better than we.
+    NoRoute = "no-route",
+    /// Left alone: not addressed to our MAC, or multicast or broadcast on the link.
+    NotForUs = "not-for-us",
+    /// Left alone: neither IPv4 nor IPv6.
+    NotIp = "not-ip",
+    /// Left alone: the destination is multicast, broadcast, loopback or link-local.
+    NotRoutable = "not-routable",
+    /// Left alone: the source is no unicast address beyond the link.
+    BadSource = "bad-source",
+    /// Left alone: our bits of the mark were already set.
+    Marked = "marked",
+    /// Left alone: too short for the headers it announces.
+    Truncated = "truncated",
+    /// Left alone: more VLAN tags or extension headers than are followed.
+    TooDeep = "too-deep",
+    /// Left alone: the program has no configuration yet.
+    NotReady = "not-ready",
+    /// Left alone: the slot names an uplink that does not exist or serves no such family.
+    BadSlot = "bad-slot",
+}
+
+/// How many counters there are.
+pub const COUNT: u32 = Reason::ALL.len() as u32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_indices_and_names_are_unique() {
+        for (i, r) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*r as usize, i);
+            assert!(Reason::ALL[..i].iter().all(|o| o.name() != r.name()));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The records in the maps. Sizes are asserted: both sides must agree on every byte.
+
+use crate::{Addr, Family, Seed};
+
+/// Number of the contract between programs, maps and user space. Raised when a record, a map
+/// or a meaning changes; pins of another ABI are refused, not reinterpreted.
+pub const ABI: u32 = 1;
+
+/// Entries of the slot table: a prime, as Maglev (Eisenbud et al., NSDI 2016) wants it, and
+/// large enough that shares are within 0.1 points of the weights.
+pub const SLOTS: u32 = 65_537;
+
+/// Uplinks at most. Ids run from 1; record 0 stands for the kernel's own routes.
+pub const MAX_UPLINKS: u32 = 64;
+
+/// Default size of the flow table.
+pub const DEFAULT_FLOWS: u32 = 262_144;
+
+/// [`Uplink::families`]: serves IPv4.
+pub const SERVES_V4: u32 = 1;
+/// [`Uplink::families`]: serves IPv6.
+pub const SERVES_V6: u32 = 2;
+
+impl Family {
+    /// This family's bit of [`Uplink::families`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        match self {
+            Self::V4 => SERVES_V4,
+            Self::V6 => SERVES_V6,
+        }
+    }
+}
+
+/// Map `config`, entry 0.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Config {
+    /// [`ABI`]; zero until user space has written the record.
+    pub abi: u32,
+    /// Our bits of the mark.
+    pub mask: u32,
+    /// How far an id is shifted into the mark.
+    pub shift: u32,
+    /// The bank of the slot table that is live, 0 or 1.
+    pub bank: u32,
+    /// Highest uplink id in use.
+    pub uplinks: u32,
+    /// Always zero.
+    pub pad: u32,
+    /// Secret of the flow hash.
+    pub seed: Seed,
+}
+
+/// Map `uplinks`, by id. Record 0 is the kernel: a pin on it means "leave this flow alone".
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Uplink {
+    /// Pins of another generation are void. Raised when the uplink dies; for record 0 when
+    /// routes change.
+    pub generation: u32,
+    /// Share of new flows, relative to the others; 0 takes none. May be edited by hand.
+    pub weight: u32,
+    /// The weight that the slot table was built with.
+    pub built_weight: u32,
+    /// Address families that new flows may use here now: [`SERVES_V4`], [`SERVES_V6`].
+    pub families: u32,
+    /// The mark of its packets, our bits only.
+    pub mark: u32,
+    /// Interface index.
+    pub ifindex: u32,
+    /// The configured name, padded with zeros.
+    pub name: [u8; 16],
+}
+
+/// Map `slots`: the uplink of a slot, for each family in two banks. [`Config::bank`] says
+/// which is live, so a new table is written beside the old one and taken with one store.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Slot {
+    /// Uplink ids for IPv4, by bank.
+    pub v4: [u8; 2],
+    /// Uplink ids for IPv6, by bank.
+    pub v6: [u8; 2],
+}
+
+/// Map `flows`: the uplink that a flow keeps.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Pin {
+    /// Uplink id; 0 leaves the flow to the kernel.
+    pub uplink: u32,
+    /// [`Uplink::generation`] when the pin was made.
+    pub generation: u32,
+    /// Seconds since boot when a packet last refreshed it.
+    pub last_used_s: u32,
+    /// Seconds since boot when it was made.
+    pub created_s: u32,
+}
+
+/// Key of map `next_hops`: what a route lookup answers when it means one of our uplinks.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct NextHop {
+    /// The gateway.
+    pub gateway: Addr,
+    /// The interface.
+    pub ifindex: u32,
+}
+
+/// Map `counters`: packets of one outcome, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+}
+
+/// Map `traffic`, by uplink id, per CPU: what was steered to the uplink.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Traffic {
+    /// Packets that were given this uplink.
+    pub packets: u64,
+    /// Their bytes at the link layer.
+    pub bytes: u64,
+    /// New flows that were given this uplink.
+    pub flows: u64,
+}
+
+const _: () = assert!(size_of::<Config>() == 40);
+const _: () = assert!(size_of::<Uplink>() == 40);
+const _: () = assert!(size_of::<Slot>() == 4);
+const _: () = assert!(size_of::<Pin>() == 16);
+const _: () = assert!(size_of::<NextHop>() == 20);
+const _: () = assert!(size_of::<Traffic>() == 24);
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::*;
+    // SAFETY: each is `repr(C)`, `Copy`, made of integers and byte arrays only, without padding
+    // (sizes are asserted above), so every bit pattern is valid.
+    unsafe impl aya::Pod for Config {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Uplink {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Slot {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Pin {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for NextHop {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Traffic {}
+    // SAFETY: as above; the pad bytes are a named field.
+    unsafe impl aya::Pod for crate::FlowKey {}
+    // SAFETY: sixteen bytes.
+    unsafe impl aya::Pod for Addr {}
+}

@@ -1,0 +1,27 @@
+//! The uplink daemon as a library. Pure modules decide, I/O modules carry it out:
+//!
+//! `config <- health <- weights <- table <- engine <- daemon -> {probe, links, routes, nat, maps, api}`
+//!
+//! A pure module imports no tokio, aya or rtnetlink and reads no clock.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod conntrack;
+pub mod daemon;
+pub mod engine;
+pub mod health;
+pub mod host;
+pub mod links;
+pub mod loader;
+pub mod maps;
+pub mod nat;
+pub mod plan;
+pub mod probe;
+pub mod resolve;
+pub mod routes;
+pub mod state;
+pub mod status;
+pub mod sysctl;
+pub mod table;
+pub mod weights;
