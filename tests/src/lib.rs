@@ -1,1 +1,23 @@
-//! Lab.
+//! The lab: a router with two ISPs, servers and clients in network namespaces of one process.
+//!
+//! Nothing has a name on the host: namespaces are held by file descriptors, bpffs and `/run`
+//! are mounted in a private mount namespace, children die with the thread that spawned them.
+//! When the process ends, even by SIGKILL, the kernel takes everything back.
+//!
+//! A lab process calls [`isolate`] first, while it is single-threaded, then [`Lab::build`].
+
+pub mod daemon;
+pub mod echo;
+pub mod fault;
+pub mod isolate;
+pub mod ns;
+pub mod snapshot;
+pub mod topology;
+pub mod traffic;
+
+pub use daemon::{Config, Daemon};
+pub use echo::Echo;
+pub use isolate::isolate;
+pub use ns::Namespace;
+pub use snapshot::Snapshot;
+pub use topology::{Family, Isp, Lab, Shape};

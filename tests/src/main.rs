@@ -1,2 +1,2 @@
-//! Lab.
+//! `uplink-lab`
 fn main() {}

@@ -16,6 +16,10 @@ pub const MAX_UPLINKS: u32 = 64;
 /// Default size of the flow table.
 pub const DEFAULT_FLOWS: u32 = 262_144;
 
+/// [`Config::flags`]: conntrack reassembles fragments, so only first fragments decide and their
+/// ports count. Without it every fragment goes by addresses and protocol.
+pub const DEFRAGMENTED: u32 = 1;
+
 /// [`Uplink::families`]: serves IPv4.
 pub const SERVES_V4: u32 = 1;
 /// [`Uplink::families`]: serves IPv6.
@@ -47,8 +51,8 @@ pub struct Config {
     pub bank: u32,
     /// Highest uplink id in use.
     pub uplinks: u32,
-    /// Always zero.
-    pub pad: u32,
+    /// [`DEFRAGMENTED`] or 0.
+    pub flags: u32,
     /// Secret of the flow hash.
     pub seed: Seed,
 }
@@ -57,9 +61,9 @@ pub struct Config {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Uplink {
-    /// Pins of another generation are void. Raised when the uplink dies; for record 0 when
-    /// routes change.
-    pub generation: u32,
+    /// By family: pins of another generation are void. Raised when the uplink dies in that
+    /// family; for record 0 when routes change.
+    pub generation: [u32; 2],
     /// Share of new flows, relative to the others; 0 takes none. May be edited by hand.
     pub weight: u32,
     /// The weight that the slot table was built with.
@@ -130,7 +134,7 @@ pub struct Traffic {
 }
 
 const _: () = assert!(size_of::<Config>() == 40);
-const _: () = assert!(size_of::<Uplink>() == 40);
+const _: () = assert!(size_of::<Uplink>() == 44);
 const _: () = assert!(size_of::<Slot>() == 4);
 const _: () = assert!(size_of::<Pin>() == 16);
 const _: () = assert!(size_of::<NextHop>() == 20);

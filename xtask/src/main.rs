@@ -1,2 +1,58 @@
-//! Builds.
-fn main() {}
+//! `cargo xtask`: builds, runs, tests and installs uplink. It runs tools and holds no product logic.
+
+mod build;
+mod install;
+mod run;
+mod shell;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, runs, tests and installs uplink
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the BPF object, then the daemon and the lab, in release mode
+    Build,
+    /// Build, then run: the built-in lab, or with --config the daemon on this host
+    Run(run::Args),
+    /// Check format and lints, build, and run every test (the packet and lab tests as root)
+    Test(test::Args),
+    /// Format the workspace
+    Fmt,
+    /// Build, then install the daemon, its unit, and the names for `ip route` and `ip rule`
+    Install(install::Args),
+    /// Remove what `install` put there; the configuration stays
+    Uninstall(install::Place),
+}
+
+fn main() -> ExitCode {
+    let workspace = Workspace::locate();
+    let done = match Cli::parse().command {
+        Command::Build => build::build(&workspace).map(drop),
+        Command::Run(args) => run::run(&workspace, &args),
+        Command::Test(args) => test::test(&workspace, &args),
+        Command::Fmt => shell::run(workspace.cargo().args(["fmt", "--all"])),
+        Command::Install(args) => install::install(&workspace, &args),
+        Command::Uninstall(place) => install::uninstall(&place),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

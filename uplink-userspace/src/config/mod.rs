@@ -1,12 +1,22 @@
 //! The configuration file: what it can say, its defaults, and where each value stands, so that
 //! every later complaint can point at a line and a column.
 
+mod parse;
+mod problem;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod uplinks;
+
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use uplink_common::mark::Mask;
+
+pub use parse::{load, parse};
+pub use problem::{Problem, Problems};
 
 /// A value and the bytes of the file it came from. Defaults carry an empty span.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +72,17 @@ pub struct Uplink {
     pub mtu: Option<u32>,
     /// Its routing table.
     pub table: At<u32>,
+}
+
+impl Uplink {
+    /// Where to point when its table is at fault: a default table stands nowhere, the name does.
+    #[must_use]
+    pub fn table_span(&self) -> Range<usize> {
+        match self.table.span.is_empty() {
+            true => self.name.span.clone(),
+            false => self.table.span.clone(),
+        }
+    }
 }
 
 /// A next hop of one family.

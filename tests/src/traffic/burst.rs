@@ -1,0 +1,137 @@
+//! Many new flows, counted by the ISP they took.
+
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::{PATIENCE, Reply, fresh_tcp, fresh_udp, request};
+use crate::echo::{FIRST, REPLY};
+use crate::topology::{Family, Isp, Lab};
+
+/// Few enough that no socket buffer or queue for neighbour resolution overflows.
+const BATCH: usize = 100;
+const PACKETS: u32 = 3;
+
+/// What became of a burst of flows.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Tally {
+    /// Flows by ISP, every packet of which was answered and seen from that ISP.
+    pub by_isp: [usize; 2],
+    /// Flows seen from an address of no ISP.
+    pub elsewhere: usize,
+    /// Flows whose packets were seen from more than one address.
+    pub split: usize,
+    /// Flows with a packet that was not answered.
+    pub lost: usize,
+}
+
+impl Tally {
+    /// Flows in all.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.clean() + self.elsewhere + self.split + self.lost
+    }
+
+    /// Flows that went through one ISP wholly.
+    #[must_use]
+    pub fn clean(&self) -> usize {
+        self.by_isp.iter().sum()
+    }
+
+    /// The ISP's part of the clean flows, in percent.
+    #[must_use]
+    pub fn percent(&self, isp: Isp) -> f64 {
+        100.0 * self.by_isp[isp.index()] as f64 / self.clean().max(1) as f64
+    }
+
+    fn add(&mut self, replies: &[Reply]) {
+        match replies {
+            [] => self.lost += 1,
+            [first, rest @ ..] if rest.iter().any(|r| r.seen != first.seen) => self.split += 1,
+            [first, ..] => match first.via() {
+                Some(isp) => self.by_isp[isp.index()] += 1,
+                None => self.elsewhere += 1,
+            },
+        }
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.by_isp[0] += other.by_isp[0];
+        self.by_isp[1] += other.by_isp[1];
+        self.elsewhere += other.elsewhere;
+        self.split += other.split;
+        self.lost += other.lost;
+    }
+}
+
+/// `n` new UDP flows of three packets each.
+///
+/// # Errors
+/// When sockets cannot be had; loss is counted, not an error.
+pub fn udp_flows(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
+    lab.client.enter(|| {
+        let mut tally = Tally::default();
+        for start in (0..n).step_by(BATCH) {
+            tally += udp_batch(BATCH.min(n - start), family)?;
+        }
+        Ok(tally)
+    })?
+}
+
+/// `n` TCP connections, one after the other, with one request each.
+///
+/// # Errors
+/// When the namespace cannot be entered; a connection that fails is counted as lost.
+pub fn tcp_connects(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
+    lab.client.enter(|| {
+        let mut tally = Tally::default();
+        for _ in 0..n {
+            tally.add(tcp_exchange(family).as_slice());
+        }
+        tally
+    })
+}
+
+fn udp_batch(n: usize, family: Family) -> Result<Tally> {
+    let open = || Ok((fresh_udp(family)?, Vec::new()));
+    let mut flows: Vec<(UdpSocket, Vec<Reply>)> =
+        (0..n).map(|_| open()).collect::<std::io::Result<_>>().context("open UDP sockets")?;
+    for seq in 0..PACKETS {
+        let kind = if seq == 0 { FIRST } else { 0 };
+        for (socket, _) in &flows {
+            // An ICMP error of an earlier packet may surface here; the missing reply tells.
+            let _ = socket.send(&request(seq, kind));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for (socket, replies) in &mut flows {
+            replies.extend(await_reply(socket, seq, deadline));
+        }
+    }
+    let mut tally = Tally::default();
+    for (_, replies) in &flows {
+        let whole = replies.len() == PACKETS as usize;
+        tally.add(if whole { replies } else { &[] });
+    }
+    Ok(tally)
+}
+
+fn await_reply(socket: &UdpSocket, seq: u32, deadline: Instant) -> Option<Reply> {
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    socket.set_read_timeout(Some(left)).ok()?;
+    let mut buffer = [0; REPLY];
+    socket.recv(&mut buffer).ok().filter(|n| *n == REPLY)?;
+    Some(Reply::parse(&buffer)).filter(|reply| reply.seq == seq)
+}
+
+fn tcp_exchange(family: Family) -> Option<Reply> {
+    let mut stream = fresh_tcp(family).ok()?;
+    stream.write_all(&request(0, FIRST)).ok()?;
+    let mut buffer = [0; REPLY];
+    stream.read_exact(&mut buffer).ok()?;
+    Some(Reply::parse(&buffer))
+}

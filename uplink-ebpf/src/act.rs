@@ -1,0 +1,42 @@
+//! The last step: the mark and the counters.
+
+use aya_ebpf::programs::TcContext;
+use uplink_common::{Config, Reason, mark};
+
+use crate::{
+    maps::{COUNTERS, RECEIVED, SENT, UPLINKS},
+    skb,
+};
+
+/// Sets our bits of the mark and counts what the uplink is given.
+#[inline(always)]
+pub fn send(ctx: &TcContext, config: &Config, uplink: u32, new_flow: bool) {
+    if let Some(u) = UPLINKS.get(uplink) {
+        ctx.set_mark(mark::merge(skb::fields(ctx).mark, config.mask, u.mark));
+    }
+    let Some(sent) = SENT.get_ptr_mut(uplink) else { return };
+    // SAFETY: a per-CPU entry, and a program is not preempted by another on its CPU.
+    let sent = unsafe { &mut *sent };
+    sent.packets += 1;
+    sent.bytes += u64::from(ctx.len());
+    sent.flows += u64::from(new_flow);
+}
+
+/// Counts a packet that came back by an uplink.
+#[inline(always)]
+pub fn receive(ctx: &TcContext, uplink: u32) {
+    let Some(received) = RECEIVED.get_ptr_mut(uplink) else { return };
+    // SAFETY: as in `send`.
+    let received = unsafe { &mut *received };
+    received.packets += 1;
+    received.bytes += u64::from(ctx.len());
+}
+
+/// Counts the outcome.
+#[inline(always)]
+pub fn count(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+        // SAFETY: as in `send`.
+        unsafe { (*counter).packets += 1 };
+    }
+}

@@ -1,0 +1,52 @@
+//! The maps, under the names that `bpftool` shows. Writing them by hand can misroute, never crash.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use uplink_common::{
+    Addr, FlowKey, MAX_UPLINKS, NextHop, Pin, SLOTS, Slot, Uplink,
+    record::{Config, Counter, DEFAULT_FLOWS, Traffic},
+};
+
+/// `BPF_F_MMAPABLE`: user space writes a whole table by plain stores.
+const MMAPABLE: usize = 1 << 10;
+const RECORDS: usize = MAX_UPLINKS as usize + 1;
+
+/// Entry 0: seed, mark bits, live bank.
+#[btf_map(name = "config")]
+pub static CONFIG: Array<Config, 1> = Array::new();
+
+/// By id; 0 is the kernel.
+#[btf_map(name = "uplinks")]
+pub static UPLINKS: Array<Uplink, RECORDS> = Array::new();
+
+/// By the slot of the flow's hash.
+#[btf_map(name = "slots")]
+pub static SLOT_TABLE: Array<Slot, { SLOTS as usize }, MMAPABLE> = Array::new();
+
+/// The uplink that each live flow keeps.
+#[btf_map(name = "flows")]
+pub static FLOWS: LruHashMap<FlowKey, Pin, { DEFAULT_FLOWS as usize }> = LruHashMap::new();
+
+/// What a route lookup answers when it means one of our uplinks; value: uplink id.
+#[btf_map(name = "next_hops")]
+pub static NEXT_HOPS: HashMap<NextHop, u32, 256> = HashMap::new();
+
+/// This host's addresses, to leave early what is addressed to it; value: the uplink whose
+/// source it is, or 0. A cache: the route lookup decides where it is stale.
+#[btf_map(name = "locals")]
+pub static LOCALS: HashMap<Addr, u32, 1024> = HashMap::new();
+
+/// By [`uplink_common::Reason`].
+#[btf_map(name = "counters")]
+pub static COUNTERS: PerCpuArray<Counter, { uplink_common::reason::COUNT as usize }> =
+    PerCpuArray::new();
+
+/// Sent by uplink id.
+#[btf_map(name = "sent")]
+pub static SENT: PerCpuArray<Traffic, RECORDS> = PerCpuArray::new();
+
+/// Received by uplink id.
+#[btf_map(name = "received")]
+pub static RECEIVED: PerCpuArray<Traffic, RECORDS> = PerCpuArray::new();

@@ -1,0 +1,46 @@
+//! Bytes of a packet, read with bounds checks.
+
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+
+use crate::parse::Bytes;
+
+/// Headers that are parsed lie within this many bytes: Ethernet, two tags, IPv6 with extension
+/// headers, and what an ICMP error quotes.
+const HEADERS: u32 = 192;
+
+/// The linear part of an skb.
+pub struct Linear {
+    data: usize,
+    end: usize,
+}
+
+/// Makes the headers linear where the driver left them in fragments.
+#[inline(always)]
+pub fn linear(ctx: &TcContext) -> Linear {
+    let want = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
+    if ctx.data_end() - ctx.data() < want as usize {
+        // A refusal leaves less to read, which the parser reports as truncated.
+        let _ = ctx.pull_data(want);
+    }
+    Linear { data: ctx.data(), end: ctx.data_end() }
+}
+
+impl Bytes for Linear {
+    #[inline(always)]
+    fn get<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        const { assert!(N >= 2) };
+        if offset > HEADERS as usize || self.data + offset + N > self.end {
+            return None;
+        }
+        // SAFETY: the line above shows that N bytes from here lie before the packet's end, and
+        // a byte array needs no alignment.
+        Some(unsafe { *((self.data + offset) as *const [u8; N]) })
+    }
+}
+
+/// The skb's context fields. All of them are plain loads that the verifier rewrites.
+#[inline(always)]
+pub fn fields(ctx: &TcContext) -> &__sk_buff {
+    // SAFETY: the kernel hands a valid context for the duration of the program.
+    unsafe { &*ctx.skb.skb }
+}

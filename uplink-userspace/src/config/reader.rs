@@ -1,0 +1,313 @@
+//! One table of the file. Fields are taken by name; what nobody took is unknown. So the list of
+//! allowed keys in a complaint is, by construction, the list of keys that are read.
+
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use super::At;
+use super::problem::{Problem, shown};
+
+/// Why a value is refused.
+pub(super) enum Refusal {
+    /// It is wrong; the text completes "`key "value"` ...".
+    Wrong(String),
+    /// It is right, but for a later version.
+    NotYet,
+}
+
+/// `Wrong`, for use in `ok_or_else` and the like.
+pub(super) fn wrong(why: impl Into<String>) -> Refusal {
+    Refusal::Wrong(why.into())
+}
+
+/// A table being read.
+pub(super) struct Reader<'t, 'p> {
+    /// As the user writes it, `[probe]`; empty for the whole file.
+    title: &'static str,
+    span: Range<usize>,
+    table: &'t DeTable<'t>,
+    known: Vec<&'static str>,
+    refused: Vec<&'static str>,
+    /// Where complaints go.
+    pub problems: &'p mut Vec<Problem>,
+}
+
+impl<'t, 'p> Reader<'t, 'p> {
+    /// A reader of `table`, which stands at `span`.
+    pub fn new(
+        title: &'static str,
+        table: &'t DeTable<'t>,
+        span: Range<usize>,
+        problems: &'p mut Vec<Problem>,
+    ) -> Self {
+        Self {
+            title,
+            span,
+            table,
+            known: Vec::new(),
+            refused: Vec::new(),
+            problems,
+        }
+    }
+
+    /// Where the table stands.
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// Whether the key is written, with whatever value.
+    pub fn has(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// Whether the key is written with an integer.
+    pub fn is_integer(&self, key: &str) -> bool {
+        self.find(key).is_some_and(|(value, _)| value.is_integer())
+    }
+
+    /// A complaint about a place in the file.
+    pub fn complain(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(Problem::new(span, message, help));
+    }
+
+    /// A string that `parse` accepts; `allowed` tells what that is.
+    pub fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Result<T, Refusal>,
+    ) -> Option<At<T>> {
+        let (value, span) = self.take(key)?;
+        let Some(text) = value.as_str() else {
+            return self.wrong_type(key, value, span, allowed);
+        };
+        self.accept(key, text, span, allowed, parse)
+    }
+
+    /// As [`Self::parsed`], and the key must be there.
+    pub fn required<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Result<T, Refusal>,
+    ) -> Option<At<T>> {
+        if !self.has(key) {
+            let message = format!("`{key}` is missing in {}", self.title);
+            self.complain(self.span(), message, format!("add `{key}`: {allowed}"));
+        }
+        self.parsed(key, allowed, parse)
+    }
+
+    /// A list of strings, each of which `parse` accepts. Refused ones are left out.
+    pub fn list<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Result<T, Refusal>,
+    ) -> Option<At<Vec<At<T>>>> {
+        let (value, span) = self.take(key)?;
+        let Some(items) = value.as_array() else {
+            return self.wrong_type(key, value, span, &format!("a list of {allowed}"));
+        };
+        let mut list = Vec::new();
+        for item in items.iter() {
+            let (value, span) = (item.get_ref(), item.span());
+            let found = match value.as_str() {
+                Some(text) => self.accept(key, text, span, allowed, &parse),
+                None => self.wrong_type(key, value, span, allowed),
+            };
+            list.extend(found);
+        }
+        Some(At { value: list, span })
+    }
+
+    /// One of a few words; `None` stands for a word that this version does not support yet.
+    pub fn one_of<T: Copy>(&mut self, key: &'static str, words: &[(&str, Option<T>)]) -> Option<At<T>> {
+        let supported = words.iter().filter(|w| w.1.is_some());
+        let quoted: Vec<String> = supported.map(|w| format!("\"{}\"", w.0)).collect();
+        let mut allowed = format!("allowed: {}", quoted.join(", "));
+        let written = self.find(key).and_then(|(value, _)| value.as_str());
+        let candidates = words.iter().map(|w| w.0);
+        if let Some(word) = written.and_then(|text| nearest(text, candidates)) {
+            allowed = format!("did you mean \"{word}\"? {allowed}");
+        }
+        self.parsed(key, &allowed, |text| {
+            let known = words.iter().find(|w| w.0 == text);
+            let known = known.ok_or_else(|| wrong("is not known"))?;
+            known.1.ok_or(Refusal::NotYet)
+        })
+    }
+
+    /// An integer within `range`.
+    pub fn integer(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u32>,
+        allowed: &str,
+    ) -> Option<At<u32>> {
+        let (value, span) = self.take(key)?;
+        let Some(number) = value.as_integer() else {
+            return self.wrong_type(key, value, span, allowed);
+        };
+        let read = u32::from_str_radix(number.as_str(), number.radix()).ok();
+        let Some(value) = read.filter(|n| range.contains(n)) else {
+            let message = format!("{key} {number} is out of range");
+            self.complain(span, message, allowed);
+            return None;
+        };
+        Some(At { value, span })
+    }
+
+    /// A time span such as `"500ms"`, within `range`.
+    pub fn duration(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+        allowed: &str,
+    ) -> Option<Duration> {
+        let read = self.parsed(key, allowed, |text| {
+            let read = humantime::parse_duration(text).map_err(|_| wrong("is not a time span"))?;
+            match range.contains(&read) {
+                true => Ok(read),
+                false => Err(wrong("is out of range")),
+            }
+        });
+        read.map(|at| at.value)
+    }
+
+    /// A boolean.
+    pub fn boolean(&mut self, key: &'static str) -> Option<At<bool>> {
+        let (value, span) = self.take(key)?;
+        match value.as_bool() {
+            Some(value) => Some(At { value, span }),
+            None => self.wrong_type(key, value, span, "true or false"),
+        }
+    }
+
+    /// The table `[key]`.
+    pub fn table(&mut self, key: &'static str, title: &'static str) -> Option<Reader<'t, '_>> {
+        let (value, span) = self.take(key)?;
+        match value.as_table() {
+            Some(table) => Some(Reader::new(title, table, span, self.problems)),
+            None => self.wrong_type(key, value, span, &format!("a table, {title}")),
+        }
+    }
+
+    /// The tables `[[key]]`, `None` if there is no such key.
+    pub fn tables(&mut self, key: &'static str, title: &'static str) -> Option<Vec<At<&'t DeTable<'t>>>> {
+        let allowed = format!("one table {title} for each");
+        let (value, span) = self.take(key)?;
+        let Some(items) = value.as_array() else {
+            return self.wrong_type(key, value, span, &allowed);
+        };
+        let mut tables = Vec::new();
+        for item in items.iter() {
+            let (value, span) = (item.get_ref(), item.span());
+            let table = match value.as_table() {
+                Some(value) => Some(At { value, span }),
+                None => self.wrong_type(key, value, span, &allowed),
+            };
+            tables.extend(table);
+        }
+        Some(tables)
+    }
+
+    /// A key of the contract that this version does not support yet: refusing it is better
+    /// than running without what the user asked for.
+    pub fn refuse(&mut self, key: &'static str, title: &str) {
+        self.refused.push(key);
+        let Some((value, span)) = self.find(key) else {
+            return;
+        };
+        // The span of `[[key]]` is in its elements.
+        let first = value.as_array().and_then(|list| list.iter().next());
+        let span = first.map_or(span, |item| item.span());
+        self.complain(span, not_yet(title), "remove it");
+    }
+
+    /// Complains about the keys that nobody took.
+    pub fn finish(self) {
+        for key in self.table.keys() {
+            let name: &str = key.get_ref();
+            let mut known = self.known.iter().chain(&self.refused);
+            if known.any(|k| *k == name) {
+                continue;
+            }
+            let place = match self.title {
+                "" => String::new(),
+                title => format!(" in {title}"),
+            };
+            let message = format!("unknown key {}{place}", shown(name));
+            let help = self.suggest(name);
+            self.problems.push(Problem::new(key.span(), message, help));
+        }
+    }
+
+    fn suggest(&self, name: &str) -> String {
+        let allowed = format!("allowed: {}", self.known.join(", "));
+        match nearest(name, self.known.iter().copied()) {
+            Some(key) => format!("did you mean \"{key}\"? {allowed}"),
+            None => allowed,
+        }
+    }
+
+    fn find(&self, key: &str) -> Option<(&'t DeValue<'t>, Range<usize>)> {
+        let (_, value) = self.table.iter().find(|(k, _)| k.get_ref() == key)?;
+        Some((value.get_ref(), value.span()))
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<(&'t DeValue<'t>, Range<usize>)> {
+        self.known.push(key);
+        self.find(key)
+    }
+
+    fn accept<T>(
+        &mut self,
+        key: &str,
+        text: &str,
+        span: Range<usize>,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Result<T, Refusal>,
+    ) -> Option<At<T>> {
+        match parse(text) {
+            Ok(value) => return Some(At { value, span }),
+            Err(Refusal::Wrong(why)) => {
+                self.complain(span, format!("{key} {} {why}", shown(text)), allowed);
+            }
+            Err(Refusal::NotYet) => {
+                let message = not_yet(&format!("{key} = {}", shown(text)));
+                self.complain(span, message, format!("remove it; {allowed}"));
+            }
+        }
+        None
+    }
+
+    fn wrong_type<T>(
+        &mut self,
+        key: &str,
+        value: &DeValue<'_>,
+        span: Range<usize>,
+        allowed: &str,
+    ) -> Option<T> {
+        let message = format!("{key} cannot be of type {}", value.type_str());
+        self.complain(span, message, allowed);
+        None
+    }
+}
+
+fn not_yet(what: &str) -> String {
+    format!("{what} is not supported by this version yet")
+}
+
+/// The word most like `text`, if any is like it at all.
+fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    // Comparing costs the product of the lengths; no key is longer than this.
+    if text.len() > 40 {
+        return None;
+    }
+    let scored = words.map(|word| (strsim::jaro_winkler(text, word), word));
+    let close = scored.filter(|(score, _)| *score > 0.8);
+    close.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, word)| word)
+}
