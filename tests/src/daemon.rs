@@ -28,7 +28,11 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { weights: [3, 1], more: String::new(), ipv6: true }
+        Self {
+            weights: [3, 1],
+            more: String::new(),
+            ipv6: true,
+        }
     }
 }
 
@@ -51,7 +55,10 @@ impl Config {
             }
         }
         let lan = lab.lan();
-        let _ = write!(text, "[lan]\ninterfaces = [\"{lan}\"]\n[local]\nenabled = false\n");
+        let _ = write!(
+            text,
+            "[lan]\ninterfaces = [\"{lan}\"]\n[local]\nenabled = false\n"
+        );
         text + &self.more
     }
 }
@@ -85,8 +92,14 @@ impl<'a> Daemon<'a> {
         command.process_group(0).stdout(log.try_clone()?).stderr(log);
         let begun = Instant::now();
         let child = command.spawn().context("start the daemon")?;
-        let mut daemon = Self { lab, child: Some(child), ready: Duration::ZERO };
-        daemon.wait_ready(begun).map_err(|e| anyhow!("{e:#}; its log:\n{}", log_tail()))?;
+        let mut daemon = Self {
+            lab,
+            child: Some(child),
+            ready: Duration::ZERO,
+        };
+        daemon
+            .wait_ready(begun)
+            .map_err(|e| anyhow!("{e:#}; its log:\n{}", log_tail()))?;
         daemon.ready = begun.elapsed();
         Ok(daemon)
     }
@@ -148,7 +161,11 @@ impl<'a> Daemon<'a> {
                 return Ok(begun.elapsed());
             }
             if begun.elapsed() > limit {
-                bail!("{} is not {state} within {limit:?}: {now:?}\n{}", isp.name(), log_tail());
+                bail!(
+                    "{} is not {state} within {limit:?}: {now:?}\n{}",
+                    isp.name(),
+                    log_tail()
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -160,7 +177,9 @@ impl<'a> Daemon<'a> {
     /// When they are not within 10 s.
     pub fn await_up(&self) -> Result<()> {
         let limit = Duration::from_secs(10);
-        Isp::ALL.iter().try_for_each(|isp| self.await_state(*isp, "up", limit).map(drop))
+        Isp::ALL
+            .iter()
+            .try_for_each(|isp| self.await_state(*isp, "up", limit).map(drop))
     }
 
     /// Sends a signal.
@@ -185,7 +204,10 @@ impl<'a> Daemon<'a> {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        bail!("the daemon did not end within {limit:?} of {signal}; its log:\n{}", log_tail())
+        bail!(
+            "the daemon did not end within {limit:?} of {signal}; its log:\n{}",
+            log_tail()
+        )
     }
 
     /// Stops it with SIGTERM.
@@ -215,7 +237,10 @@ impl Drop for Daemon<'_> {
 /// An uplink's object in the status.
 #[must_use]
 pub fn find(status: &Value, isp: Isp) -> Option<&Value> {
-    status["uplinks"].as_array()?.iter().find(|u| u["name"] == isp.name())
+    status["uplinks"]
+        .as_array()?
+        .iter()
+        .find(|u| u["name"] == isp.name())
 }
 
 /// Writes the configuration file of the lab.
@@ -281,6 +306,8 @@ fn uplink(lab: &Lab, arguments: &[&str]) -> Result<Command> {
     let mut command = lab.router.command(binary()?.to_str().context("path")?);
     let config = format!("{LAB_DIR}/uplink.toml");
     command.args(["--config", &config, "--runtime-dir", "/run/uplink"]);
-    command.args(["--bpffs", &format!("{BPFFS}/uplink")]).args(arguments);
+    command
+        .args(["--bpffs", &format!("{BPFFS}/uplink")])
+        .args(arguments);
     Ok(command)
 }

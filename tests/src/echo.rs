@@ -41,10 +41,16 @@ impl Echo {
     /// When a socket cannot be had.
     pub fn start(lab: &Lab) -> Result<Self> {
         let (stop, seen) = <(Arc<AtomicBool>, Arc<Seen>)>::default();
-        let mut echo = Self { stop, seen, threads: Vec::new() };
+        let mut echo = Self {
+            stop,
+            seen,
+            threads: Vec::new(),
+        };
         for ip in [Family::V4, Family::V6].into_iter().flat_map(servers) {
             let at = SocketAddr::new(ip, PORT);
-            let (udp, tcp) = lab.internet.enter(|| (UdpSocket::bind(at), TcpListener::bind(at)))?;
+            let (udp, tcp) = lab
+                .internet
+                .enter(|| (UdpSocket::bind(at), TcpListener::bind(at)))?;
             echo.serve_udp(lab, udp.with_context(|| format!("bind udp {at}"))?)?;
             echo.serve_tcp(lab, tcp.with_context(|| format!("bind tcp {at}"))?)?;
         }
@@ -64,7 +70,9 @@ impl Echo {
         self.threads.push(lab.internet.spawn(move || {
             let mut buffer = [0; REQUEST];
             while !stop.load(Ordering::Relaxed) {
-                let Ok((REQUEST, from)) = socket.recv_from(&mut buffer) else { continue };
+                let Ok((REQUEST, from)) = socket.recv_from(&mut buffer) else {
+                    continue;
+                };
                 let _ = socket.send_to(&seen.answer(&buffer, from.ip()), from);
             }
             Ok(())
@@ -78,7 +86,9 @@ impl Echo {
         let (stop, seen) = (self.stop.clone(), self.seen.clone());
         self.threads.push(lab.internet.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                let Ok((stream, from)) = listener.accept() else { continue };
+                let Ok((stream, from)) = listener.accept() else {
+                    continue;
+                };
                 serve_connection(stream, from.ip(), &stop, &seen)?;
             }
             Ok(())

@@ -56,7 +56,7 @@ impl Lab {
                ip daddr {{ {v4}, {transit4} }} accept\n\
                ip6 daddr {{ {v6}, {transit6}, fe80::/10, ff00::/8 }} accept\n\
                {condition} drop\n\
-             }} }}\n",
+             }}\n}}\n",
         ))
     }
 }

@@ -15,15 +15,27 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// # Errors
 /// When the process is not root, has threads already, or a mount fails.
 pub fn isolate() -> Result<()> {
-    ensure!(geteuid().is_root(), "the lab needs root (network namespaces, BPF)");
+    ensure!(
+        geteuid().is_root(),
+        "the lab needs root (network namespaces, BPF)"
+    );
     let threads = std::fs::read_dir("/proc/self/task")?.count();
-    ensure!(threads == 1, "isolate() must come before the first thread ({threads} are running)");
+    ensure!(
+        threads == 1,
+        "isolate() must come before the first thread ({threads} are running)"
+    );
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make / private")?;
     let none = MsFlags::empty();
     mount(Some("bpf"), BPFFS, Some("bpf"), none, Some("mode=0700")).context("mount a bpffs")?;
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), none, Some("mode=0755,size=64m"))
-        .context("mount a tmpfs on /run")?;
+    mount(
+        Some("tmpfs"),
+        "/run",
+        Some("tmpfs"),
+        none,
+        Some("mode=0755,size=64m"),
+    )
+    .context("mount a tmpfs on /run")?;
     std::fs::create_dir_all(LAB_DIR).context(LAB_DIR)
 }

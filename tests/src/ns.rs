@@ -30,7 +30,10 @@ impl Namespace {
             Ok(File::open("/proc/thread-self/ns/net")?.into())
         };
         let fd = std::thread::scope(|s| join(s.spawn(create).join()))?;
-        let ns = Self { name: name.to_owned(), fd };
+        let ns = Self {
+            name: name.to_owned(),
+            fd,
+        };
         ns.run("ip link set lo up")?;
         Ok(ns)
     }
@@ -75,7 +78,9 @@ impl Namespace {
             setns(&fd, CloneFlags::CLONE_NEWNET).context("enter a namespace")?;
             f()
         };
-        Ok(std::thread::Builder::new().name(self.name.clone()).spawn(inside)?)
+        Ok(std::thread::Builder::new()
+            .name(self.name.clone())
+            .spawn(inside)?)
     }
 
     /// A command that will run inside the namespace and die with the calling thread.
@@ -104,7 +109,11 @@ impl Namespace {
     pub fn run(&self, line: &str) -> Result<String> {
         let mut words = line.split_whitespace();
         let program = words.next().context("empty command line")?;
-        let output = self.command(program).args(words).output().with_context(|| line.to_owned())?;
+        let output = self
+            .command(program)
+            .args(words)
+            .output()
+            .with_context(|| line.to_owned())?;
         self.success(line, &output)
     }
 
@@ -137,7 +146,11 @@ impl Namespace {
         let mut words = line.split_whitespace();
         let program = words.next().context("empty command line")?;
         let mut command = self.command(program);
-        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| line.to_owned())?;
         let mut stdin = child.stdin.take().context("no stdin")?;
         // A child that fails early closes the pipe; its message says more than EPIPE.

@@ -83,8 +83,13 @@ fn attached(lab: &Lab) -> Vec<String> {
     devices.push("lo");
     let mut lines = Vec::new();
     for device in devices {
-        for (side, name) in [(TcAttachType::Ingress, "ingress"), (TcAttachType::Egress, "egress")] {
-            let Ok((_, programs)) = SchedClassifier::query_tcx(device, side) else { continue };
+        for (side, name) in [
+            (TcAttachType::Ingress, "ingress"),
+            (TcAttachType::Egress, "egress"),
+        ] {
+            let Ok((_, programs)) = SchedClassifier::query_tcx(device, side) else {
+                continue;
+            };
             let names = programs.iter().map(|p| p.name_as_str().unwrap_or("?").to_owned());
             lines.extend(names.map(|program| format!("{device} {name} {program}")));
         }

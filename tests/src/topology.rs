@@ -183,7 +183,13 @@ impl Lab {
     }
 
     fn sysctls(&self) -> Result<()> {
-        for ns in [&self.router, &self.client, &self.internet, &self.isps[0], &self.isps[1]] {
+        for ns in [
+            &self.router,
+            &self.client,
+            &self.internet,
+            &self.isps[0],
+            &self.isps[1],
+        ] {
             ns.sysctl("ipv6/conf/default/accept_dad", "0")?;
             ns.sysctl("ipv6/conf/default/router_solicitations", "0")?;
             ns.sysctl("ipv4/conf/all/rp_filter", "0")?;
@@ -210,7 +216,8 @@ impl Lab {
 
     fn bridge(&self) -> Result<()> {
         self.segment.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
-        self.segment.ip("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
+        self.segment
+            .ip("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
         for ns in [&self.router, &self.client, &self.isps[0], &self.isps[1]] {
             wire(&self.segment, ns.name(), ns, "eth0")?;
             self.segment.ip(&format!("link set {} master br0\n", ns.name()))?;
@@ -223,11 +230,11 @@ impl Lab {
             let [their4, our4, their6, our6] = isp.transit();
             let name = isp.name();
             wire(&self.internet, name, self.isp(isp), "up0")?;
-            let (net4, net6) = [("192.168.1.0/24", "fd00:1::/64"), ("10.0.0.0/24", "fd00:2::/64")]
-                [isp.index()];
+            let (net4, net6) =
+                [("192.168.1.0/24", "fd00:1::/64"), ("10.0.0.0/24", "fd00:2::/64")][isp.index()];
             self.internet.ip(&format!(
                 "addr add {our4}/30 dev {name}\naddr add {our6}/64 dev {name} nodad\n\
-                 route add {net4} via {their4}\n-6 route add {net6} via {their6}\n",
+                 route add {net4} via {their4}\nroute add {net6} via {their6}\n",
             ))?;
         }
         let own = ["203.0.113.10/32", "203.0.113.11/32", "1.1.1.1/32", "9.9.9.9/32"];
@@ -239,7 +246,8 @@ impl Lab {
             "2620:fe::fe/128",
         ];
         let add = |address: &&str| format!("addr add {address} dev lo\n");
-        self.internet.ip(&own.iter().chain(&own6).map(add).collect::<String>())
+        self.internet
+            .ip(&own.iter().chain(&own6).map(add).collect::<String>())
     }
 
     fn provider(&self, isp: Isp) -> Result<()> {
@@ -248,7 +256,7 @@ impl Lab {
         self.isp(isp).ip(&format!(
             "addr add {gateway4}/24 dev eth0\naddr add {gateway6}/64 dev eth0 nodad\n\
              addr add {our4}/30 dev up0\naddr add {our6}/64 dev up0 nodad\n\
-             route add default via {their4}\n-6 route add default via {their6}\n",
+             route add default via {their4}\nroute add default via {their6}\n",
         ))
     }
 
@@ -257,8 +265,9 @@ impl Lab {
             let (v4, v6) = (client(Family::V4, n), client(Family::V6, n));
             format!("addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n")
         };
-        let routes = "route add default via 172.16.0.1\n-6 route add default via fd00:10::1\n";
-        self.client.ip(&((0..CLIENTS).map(address).collect::<String>() + routes))
+        let routes = "route add default via 172.16.0.1\nroute add default via fd00:10::1\n";
+        self.client
+            .ip(&((0..CLIENTS).map(address).collect::<String>() + routes))
     }
 
     fn router(&self) -> Result<()> {
@@ -269,7 +278,7 @@ impl Lab {
         }
         let lan = self.lan();
         lines += &format!("addr add 172.16.0.1/24 dev {lan}\naddr add fd00:10::1/64 dev {lan} nodad\n");
-        lines += "route add default via 192.168.1.1\n-6 route add default via fd00:1::1\n";
+        lines += "route add default via 192.168.1.1\nroute add default via fd00:1::1\n";
         self.router.ip(&lines)
     }
 }

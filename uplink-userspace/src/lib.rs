@@ -12,6 +12,8 @@ pub mod daemon;
 pub mod engine;
 pub mod health;
 pub mod host;
+pub mod inspect;
+pub mod lock;
 pub mod links;
 pub mod loader;
 pub mod maps;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `uplink` program. Everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    uplink_userspace::cli::main()
+}

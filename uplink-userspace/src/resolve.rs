@@ -401,70 +401,17 @@ gateway = "10.0.0.1"
 
     #[test]
     fn what_the_host_contradicts_is_shown_in_place() {
+        #[rustfmt::skip] // One row, one line.
         let rows = [
-            (
-                "\"eth0\"",
-                "\"eth9\"",
-                "u.toml:4:13",
-                "interface eth9 does not exist",
-                "eth0, lan0",
-            ),
-            (
-                "192.168.1.1",
-                "192.168.2.1",
-                "u.toml:5:11",
-                "outside every subnet of eth0",
-                "192.168.1.0/24, 10.0.0.0/16",
-            ),
-            (
-                "192.168.1.1",
-                "192.168.1.100",
-                "u.toml:5:11",
-                "this host's own address",
-                "ip route",
-            ),
-            (
-                "192.168.1.1",
-                "10.9.0.1",
-                "u.toml:5:11",
-                "this host's own address",
-                "ip route",
-            ),
-            (
-                "192.168.1.1",
-                "192.168.1.255",
-                "u.toml:5:11",
-                "cannot be the address of a router",
-                "192.168.1.0/24",
-            ),
-            (
-                "192.168.1.1\"",
-                "192.168.1.1\"\nsource = \"192.168.1.7\"",
-                "u.toml:6:10",
-                "source 192.168.1.7 is not an address of eth0",
-                "192.168.1.100, 10.0.0.2",
-            ),
-            (
-                "192.168.1.1\"",
-                "192.168.1.1\"\ntable = 77",
-                "u.toml:6:9",
-                "table 77 of uplink isp1 is in use by somebody else",
-                "ip route",
-            ),
-            (
-                "\n[[uplink]]",
-                "[lan]\ninterfaces = [\"eth0\", \"lan7\"]\n[[uplink]]",
-                "u.toml:2:23",
-                "interface lan7 does not exist",
-                "lan0",
-            ),
-            (
-                "\n[[uplink]]",
-                "[kernel]\nrule_priority = 77\n[[uplink]]",
-                "u.toml:1:1",
-                "rule_priority, is in use",
-                "another number",
-            ),
+            ("\"eth0\"", "\"eth9\"", "u.toml:4:13", "interface eth9 does not exist", "eth0, lan0"),
+            ("192.168.1.1", "192.168.2.1", "u.toml:5:11", "outside every subnet of eth0", "192.168.1.0/24, 10.0.0.0/16"),
+            ("192.168.1.1", "192.168.1.100", "u.toml:5:11", "this host's own address", "ip route"),
+            ("192.168.1.1", "10.9.0.1", "u.toml:5:11", "this host's own address", "ip route"),
+            ("192.168.1.1", "192.168.1.255", "u.toml:5:11", "cannot be the address of a router", "192.168.1.0/24"),
+            ("192.168.1.1\"", "192.168.1.1\"\nsource = \"192.168.1.7\"", "u.toml:6:10", "source 192.168.1.7 is not an address of eth0", "192.168.1.100, 10.0.0.2"),
+            ("192.168.1.1\"", "192.168.1.1\"\ntable = 77", "u.toml:6:9", "table 77 of uplink isp1 is in use by somebody else", "ip route"),
+            ("\n[[uplink]]", "[lan]\ninterfaces = [\"eth0\", \"lan7\"]\n[[uplink]]", "u.toml:2:23", "interface lan7 does not exist", "lan0"),
+            ("\n[[uplink]]", "[kernel]\nrule_priority = 77\n[[uplink]]", "u.toml:1:1", "rule_priority, is in use", "another number"),
         ];
         for (from, to, place, message, help) in rows {
             let config = config(&FILE.replacen(from, to, 1));

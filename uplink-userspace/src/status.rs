@@ -1,1 +1,231 @@
-//! (being written)
+//! What users and dashboards see. The names are a contract: never renamed within a version.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uplink_common::Family;
+
+use crate::engine::{Engine, Path};
+use crate::health::Verdict;
+use crate::resolve;
+
+/// Version of the JSON form.
+pub const VERSION: u32 = 1;
+
+/// `uplink status --json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The configuration file.
+    pub config: String,
+    /// When the daemon started, RFC 3339.
+    pub since: String,
+    /// Hook of the packet path.
+    pub attach: String,
+    /// In the order of the file.
+    pub uplinks: Vec<Uplink>,
+    /// In the order of the file.
+    pub policies: Vec<serde_json::Value>,
+    /// Packets by outcome of the packet path.
+    pub packets: std::collections::BTreeMap<String, u64>,
+    /// What needs attention.
+    pub warnings: Vec<Warning>,
+}
+
+/// One uplink.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Uplink {
+    /// Name.
+    pub name: String,
+    /// Interface.
+    pub interface: String,
+    /// IPv4 next hop, or the IPv6 one where there is no other.
+    pub gateway: String,
+    /// Our address towards it.
+    pub source: String,
+    /// IPv6 next hop.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gateway6: Option<String>,
+    /// Our IPv6 address towards it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub source6: Option<String>,
+    /// State.
+    pub state: State,
+    /// Why, where it is not up.
+    pub reason: String,
+    /// Tier.
+    pub tier: u32,
+    /// Configured weight.
+    pub weight: u32,
+    /// Part of new flows, 0 to 1; all of them sum to 1.
+    pub share: f64,
+    /// Smoothed round-trip time.
+    pub rtt_ms: Option<f64>,
+    /// Smoothed jitter.
+    pub jitter_ms: Option<f64>,
+    /// Lost probes among the last hundred, 0 to 1.
+    pub loss: f64,
+    /// Pinned flows.
+    pub flows: u64,
+    /// Bytes that came back, at the link layer.
+    pub rx_bytes: u64,
+    /// Bytes that were steered to it, at the link layer.
+    pub tx_bytes: u64,
+    /// Its mark.
+    pub mark: String,
+    /// Its routing table.
+    pub table: u32,
+}
+
+/// The state of an uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Answers in every family.
+    Up,
+    /// Answers in one of its families only.
+    Degraded,
+    /// Does not answer.
+    Down,
+    /// Not judged yet, used as if up.
+    Unknown,
+}
+
+/// Something that needs attention.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Stable name.
+    pub code: String,
+    /// What is wrong.
+    pub text: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// State and reason of an uplink from the verdicts on its families.
+#[must_use]
+pub fn state(engine: &Engine, u: &resolve::Uplink) -> (State, String) {
+    let families = || Family::ALL.into_iter().filter(|f| u.leg(*f).is_some());
+    let verdict = |family| engine.verdict(Path { uplink: u.id, family });
+    let dead: Vec<Family> = families().filter(|f| verdict(*f) == Verdict::Down).collect();
+    if dead.len() == families().count() {
+        return (State::Down, "no probe target answers".into());
+    }
+    if let Some(family) = dead.first() {
+        let name = if *family == Family::V4 { "IPv4" } else { "IPv6" };
+        return (State::Degraded, format!("no {name} probe target answers"));
+    }
+    if families().all(|f| verdict(f) == Verdict::Unknown) {
+        return (State::Unknown, "not judged yet".into());
+    }
+    (State::Up, String::new())
+}
+
+/// Describes an uplink; counters and flows are filled in by the caller.
+#[must_use]
+pub fn uplink(engine: &Engine, u: &resolve::Uplink) -> Uplink {
+    let (state, reason) = state(engine, u);
+    let family = if u.v4.is_some() { Family::V4 } else { Family::V6 };
+    let health = engine.health(Path { uplink: u.id, family });
+    let address = |leg: Option<&resolve::Leg>, of: fn(&resolve::Leg) -> std::net::IpAddr| {
+        leg.map(|l| of(l).to_string())
+    };
+    let main = u.leg(family);
+    Uplink {
+        name: u.name.clone(),
+        interface: u.interface.clone(),
+        gateway: address(main, |l| l.gateway).unwrap_or_default(),
+        source: address(main, |l| l.source).unwrap_or_default(),
+        gateway6: address(u.v6.as_ref(), |l| l.gateway),
+        source6: address(u.v6.as_ref(), |l| l.source),
+        state,
+        reason,
+        tier: u.tier,
+        weight: u.weight,
+        share: share(engine, u.id),
+        rtt_ms: health.and_then(|h| h.rtt_ms()).map(rounded),
+        jitter_ms: health.and_then(|h| h.jitter_ms()).map(rounded),
+        loss: health.map_or(0.0, |h| h.loss()),
+        flows: 0,
+        rx_bytes: 0,
+        tx_bytes: 0,
+        mark: format!("{:#x}", u.mark),
+        table: u.table,
+    }
+}
+
+/// The part of new IPv4 flows; of IPv6 flows where nobody carries IPv4.
+fn share(engine: &Engine, id: u8) -> f64 {
+    let selection = engine.selection();
+    let serving = if selection.v4.0.is_empty() { &selection.v6 } else { &selection.v4 };
+    serving.share(id)
+}
+
+/// To a microsecond.
+fn rounded(ms: f64) -> f64 {
+    (ms * 1e3).round() / 1e3
+}
+
+/// The table for people.
+#[must_use]
+pub fn table(status: &Status) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["UPLINK", "STATE", "SHARE", "RTT", "LOSS", "FLOWS", "SENT", "RECEIVED", "GATEWAY"]);
+    for u in &status.uplinks {
+        table.add_row([
+            u.name.clone(),
+            u.state.to_string(),
+            format!("{:.1} %", u.share * 100.0),
+            u.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms")),
+            format!("{:.1} %", u.loss * 100.0),
+            u.flows.to_string(),
+            bytes(u.tx_bytes),
+            bytes(u.rx_bytes),
+            format!("{} dev {}", u.gateway, u.interface),
+        ]);
+    }
+    let mut text = format!("{table}\n");
+    for u in status.uplinks.iter().filter(|u| !u.reason.is_empty()) {
+        text += &format!("{}: {}\n", u.name, u.reason);
+    }
+    for w in &status.warnings {
+        text += &format!("warning [{}]: {}\n  remedy: {}\n", w.code, w.text, w.remedy);
+    }
+    text
+}
+
+/// Binary units, three digits.
+fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_readable() {
+        assert_eq!((bytes(0), bytes(1023), bytes(1536)), ("0 B".into(), "1023 B".into(), "1.5 KiB".into()));
+        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+    }
+}

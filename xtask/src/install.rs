@@ -158,7 +158,6 @@ fn add_group() -> Result<()> {
 
 /// Becomes ourselves as root.
 fn as_root(arguments: &[&str], place: &Place) -> Result<()> {
-    println!("not root: going on by sudo");
     let mut command = shell::as_root(&env::current_exe()?, &[])?;
     shell::exec(command.args(arguments).arg("--prefix").arg(&place.prefix))
 }

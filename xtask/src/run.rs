@@ -27,9 +27,6 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     shell::need(&[("nft", "nftables"), ("ip", "iproute2")])?;
     let object = build::build(workspace)?;
     let daemon = workspace.binary("uplink");
-    if !shell::is_root() {
-        println!("not root: going on by sudo");
-    }
     let mut command = match &args.config {
         Some(file) => {
             let file = file

@@ -4,7 +4,7 @@ use std::{
     env, fs,
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -71,6 +71,7 @@ pub fn as_root(program: &Path, variables: &[(&str, &Path)]) -> Result<Command> {
             program.display()
         );
     }
+    println!("as root, by sudo: {}", program.display());
     // sudo drops our environment, so the variables travel as arguments of `env`.
     let mut command = Command::new("sudo");
     command.args(["-n", "env"]);
@@ -95,7 +96,12 @@ pub fn apt_install(packages: &[&str]) -> Result<()> {
     // --no-remove: better no toolchain than somebody's compiler gone.
     let options = ["-qq", "install", "-y", "--no-remove", "--no-install-recommends"];
     let quiet = [("DEBIAN_FRONTEND", Path::new("noninteractive"))];
-    run(as_root(&apt, &quiet)?.args(options).args(packages)).with_context(advice)
+    // Its progress goes to /dev/null, its errors come on stderr.
+    run(as_root(&apt, &quiet)?
+        .args(options)
+        .args(packages)
+        .stdout(Stdio::null()))
+    .with_context(advice)
 }
 
 /// Installs the packages of those programs that are missing; each row is a program and its package.

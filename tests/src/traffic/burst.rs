@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{PATIENCE, Reply, fresh_tcp, fresh_udp, request};
 use crate::echo::{FIRST, REPLY};
@@ -13,6 +13,8 @@ use crate::topology::{Family, Isp, Lab};
 
 /// Few enough that no socket buffer or queue for neighbour resolution overflows.
 const BATCH: usize = 100;
+/// So many lost flows end a burst, which would take minutes otherwise.
+const HOPELESS: usize = 500;
 const PACKETS: u32 = 3;
 
 /// What became of a burst of flows.
@@ -72,12 +74,16 @@ impl AddAssign for Tally {
 /// `n` new UDP flows of three packets each.
 ///
 /// # Errors
-/// When sockets cannot be had; loss is counted, not an error.
+/// When sockets cannot be had, or 500 flows are lost; less loss is counted, not an error.
 pub fn udp_flows(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
     lab.client.enter(|| {
         let mut tally = Tally::default();
         for start in (0..n).step_by(BATCH) {
             tally += udp_batch(BATCH.min(n - start), family)?;
+            ensure!(
+                tally.lost < HOPELESS,
+                "nothing gets through: {tally:?} of {n} flows"
+            );
         }
         Ok(tally)
     })?
@@ -86,21 +92,27 @@ pub fn udp_flows(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
 /// `n` TCP connections, one after the other, with one request each.
 ///
 /// # Errors
-/// When the namespace cannot be entered; a connection that fails is counted as lost.
+/// When ten fail; fewer are counted as lost.
 pub fn tcp_connects(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
     lab.client.enter(|| {
         let mut tally = Tally::default();
         for _ in 0..n {
             tally.add(tcp_exchange(family).as_slice());
+            ensure!(
+                tally.lost < HOPELESS / 50,
+                "nothing gets through: {tally:?} of {n} flows"
+            );
         }
-        tally
-    })
+        Ok(tally)
+    })?
 }
 
 fn udp_batch(n: usize, family: Family) -> Result<Tally> {
     let open = || Ok((fresh_udp(family)?, Vec::new()));
-    let mut flows: Vec<(UdpSocket, Vec<Reply>)> =
-        (0..n).map(|_| open()).collect::<std::io::Result<_>>().context("open UDP sockets")?;
+    let mut flows: Vec<(UdpSocket, Vec<Reply>)> = (0..n)
+        .map(|_| open())
+        .collect::<std::io::Result<_>>()
+        .context("open UDP sockets")?;
     for seq in 0..PACKETS {
         let kind = if seq == 0 { FIRST } else { 0 };
         for (socket, _) in &flows {
@@ -110,6 +122,10 @@ fn udp_batch(n: usize, family: Family) -> Result<Tally> {
         let deadline = Instant::now() + PATIENCE;
         for (socket, replies) in &mut flows {
             replies.extend(await_reply(socket, seq, deadline));
+        }
+        if flows.iter().all(|(_, replies)| replies.is_empty()) {
+            // All are lost already; more packets would only take time.
+            break;
         }
     }
     let mut tally = Tally::default();
@@ -121,14 +137,16 @@ fn udp_batch(n: usize, family: Family) -> Result<Tally> {
 }
 
 fn await_reply(socket: &UdpSocket, seq: u32, deadline: Instant) -> Option<Reply> {
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let left = deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(1));
     socket.set_read_timeout(Some(left)).ok()?;
     let mut buffer = [0; REPLY];
     socket.recv(&mut buffer).ok().filter(|n| *n == REPLY)?;
     Some(Reply::parse(&buffer)).filter(|reply| reply.seq == seq)
 }
 
-fn tcp_exchange(family: Family) -> Option<Reply> {
+pub(super) fn tcp_exchange(family: Family) -> Option<Reply> {
     let mut stream = fresh_tcp(family).ok()?;
     stream.write_all(&request(0, FIRST)).ok()?;
     let mut buffer = [0; REPLY];

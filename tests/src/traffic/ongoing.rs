@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::burst::tcp_exchange;
 use super::{PATIENCE, Reply, fresh_tcp, fresh_udp, request};
 use crate::echo::{FIRST, REPLY};
 use crate::topology::{Family, Isp, Lab};
@@ -46,7 +47,26 @@ impl Ongoing {
     /// # Errors
     /// When the thread cannot be had.
     pub fn new_flows(lab: &Lab, family: Family, interval: Duration) -> Result<Self> {
-        Self::spawn(lab, move |stop, beats| udp_loop(None, family, interval, stop, beats))
+        Self::spawn(lab, move |stop, beats| {
+            udp_loop(None, family, interval, stop, beats)
+        })
+    }
+
+    /// A new TCP connection with one request, and a pause of `interval`, one after the other.
+    ///
+    /// # Errors
+    /// When the thread cannot be had.
+    pub fn new_connections(lab: &Lab, family: Family, interval: Duration) -> Result<Self> {
+        Self::spawn(lab, move |stop, beats| {
+            while !stop.load(Ordering::Relaxed) {
+                let seq = push(beats, Instant::now());
+                if let Some(Reply { seen, .. }) = tcp_exchange(family) {
+                    note(&mut lock(beats), Reply { seq, seen });
+                }
+                std::thread::sleep(interval);
+            }
+            Ok(())
+        })
     }
 
     /// One UDP flow with a packet every 10 ms.
@@ -56,8 +76,10 @@ impl Ongoing {
     pub fn udp_stream(lab: &Lab, family: Family) -> Result<Self> {
         let socket = lab.client.enter(|| fresh_udp(family))??;
         let interval = Duration::from_millis(10);
-        Self::spawn(lab, move |stop, beats| udp_loop(Some(socket), family, interval, stop, beats))?
-            .answered()
+        Self::spawn(lab, move |stop, beats| {
+            udp_loop(Some(socket), family, interval, stop, beats)
+        })?
+        .answered()
     }
 
     /// One TCP connection with a request every 10 ms, each after the reply to the last.
@@ -85,7 +107,9 @@ impl Ongoing {
     /// What happened so far.
     #[must_use]
     pub fn report(&self) -> Report {
-        Report { beats: self.beats.lock().unwrap_or_else(PoisonError::into_inner).clone() }
+        Report {
+            beats: self.beats.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 
     /// Stops sending, waits for outstanding replies and returns all.
@@ -95,7 +119,9 @@ impl Ongoing {
     pub fn stop(mut self) -> Result<Report> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("stopped twice")?;
-        thread.join().map_err(|_| anyhow!("the traffic thread panicked"))??;
+        thread
+            .join()
+            .map_err(|_| anyhow!("the traffic thread panicked"))??;
         Ok(self.report())
     }
 
@@ -106,7 +132,11 @@ impl Ongoing {
         let (stop, beats) = <(Arc<AtomicBool>, Arc<Mutex<Vec<Beat>>>)>::default();
         let (theirs, log) = (stop.clone(), beats.clone());
         let thread = lab.client.spawn(move || run(&theirs, &log))?;
-        Ok(Self { stop, beats, thread: Some(thread) })
+        Ok(Self {
+            stop,
+            beats,
+            thread: Some(thread),
+        })
     }
 
     fn answered(self) -> Result<Self> {
@@ -137,6 +167,15 @@ impl Report {
         self.beats.iter().filter(|b| b.reply.is_none()).count()
     }
 
+    /// Requests sent at `since` or later whose reply is overdue.
+    #[must_use]
+    pub fn lost_since(&self, since: Instant) -> usize {
+        self.beats
+            .iter()
+            .filter(|b| b.sent >= since && overdue(b))
+            .count()
+    }
+
     /// The ISPs that replies came by, in order of first appearance.
     #[must_use]
     pub fn isps(&self) -> Vec<Isp> {
@@ -165,14 +204,20 @@ impl Report {
     /// `None` while fewer than 20 in a row were.
     #[must_use]
     pub fn recovered_after(&self, fault: Instant) -> Option<Duration> {
-        let now = Instant::now();
         let after = || self.beats.iter().filter(|b| b.sent >= fault);
-        let dead = |b: &&Beat| b.reply.is_none() && now.duration_since(b.sent) > SOON;
-        let last_lost = after().filter(dead).map(|b| b.sent).next_back().unwrap_or(fault);
+        let last_lost = after()
+            .filter(|b| overdue(b))
+            .map(|b| b.sent)
+            .next_back()
+            .unwrap_or(fault);
         let good = || after().filter(|b| b.sent >= last_lost).filter_map(|b| b.reply);
         let first = good().next()?.0;
         (good().count() >= 20).then(|| first.duration_since(fault))
     }
+}
+
+fn overdue(beat: &Beat) -> bool {
+    beat.reply.is_none() && beat.sent.elapsed() > SOON
 }
 
 /// One flow when a socket is given, else a new one for every request.
@@ -185,7 +230,7 @@ fn udp_loop(
 ) -> Result<()> {
     let fresh = keep.is_none();
     let mut open: Vec<(Instant, UdpSocket)> = Vec::new();
-    for socket in keep {
+    if let Some(socket) = keep {
         socket.set_nonblocking(true)?;
         open.push((Instant::now(), socket));
     }
@@ -204,7 +249,12 @@ fn udp_loop(
         }
         collect_until(sent + interval, &mut open, fresh, beats);
     }
-    collect_until(Instant::now() + Duration::from_millis(300), &mut open, fresh, beats);
+    collect_until(
+        Instant::now() + Duration::from_millis(300),
+        &mut open,
+        fresh,
+        beats,
+    );
     Ok(())
 }
 

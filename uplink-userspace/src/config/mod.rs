@@ -4,6 +4,7 @@
 mod parse;
 mod problem;
 mod reader;
+mod sections;
 #[cfg(test)]
 mod tests;
 mod uplinks;

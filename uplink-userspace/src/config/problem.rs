@@ -127,9 +127,28 @@ fn floor(text: &str, at: usize) -> usize {
 }
 
 /// A value of the user in quotes, short and without control characters.
-pub(crate) fn shown(value: &str) -> String {
+pub(super) fn shown(value: &str) -> String {
     const LONGEST: usize = 60;
     let cut: String = value.chars().take(LONGEST).collect();
     let dots = if cut.len() < value.len() { "..." } else { "" };
     format!("\"{}{dots}\"", cut.escape_debug())
+}
+
+/// What is `allowed`, and before it the word that `text` was probably meant to be.
+pub(super) fn suggest<'w>(text: &str, words: impl Iterator<Item = &'w str>, allowed: &str) -> String {
+    match nearest(text, words) {
+        Some(word) => format!("did you mean \"{word}\"? {allowed}"),
+        None => allowed.into(),
+    }
+}
+
+/// The word most like `text`, if any is like it at all.
+fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    // Comparing costs the product of the lengths; no key is longer than this.
+    if text.len() > 40 {
+        return None;
+    }
+    let scored = words.map(|word| (strsim::jaro_winkler(text, word), word));
+    let close = scored.filter(|(score, _)| *score > 0.8);
+    close.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, word)| word)
 }

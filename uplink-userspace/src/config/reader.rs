@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::At;
-use super::problem::{Problem, shown};
+use super::problem::{Problem, shown, suggest};
 
 /// Why a value is refused.
 pub(super) enum Refusal {
@@ -127,13 +127,10 @@ impl<'t, 'p> Reader<'t, 'p> {
     pub fn one_of<T: Copy>(&mut self, key: &'static str, words: &[(&str, Option<T>)]) -> Option<At<T>> {
         let supported = words.iter().filter(|w| w.1.is_some());
         let quoted: Vec<String> = supported.map(|w| format!("\"{}\"", w.0)).collect();
-        let mut allowed = format!("allowed: {}", quoted.join(", "));
+        let allowed = format!("allowed: {}", quoted.join(", "));
         let written = self.find(key).and_then(|(value, _)| value.as_str());
-        let candidates = words.iter().map(|w| w.0);
-        if let Some(word) = written.and_then(|text| nearest(text, candidates)) {
-            allowed = format!("did you mean \"{word}\"? {allowed}");
-        }
-        self.parsed(key, &allowed, |text| {
+        let help = suggest(written.unwrap_or(""), words.iter().map(|w| w.0), &allowed);
+        self.parsed(key, &help, |text| {
             let known = words.iter().find(|w| w.0 == text);
             let known = known.ok_or_else(|| wrong("is not known"))?;
             known.1.ok_or(Refusal::NotYet)
@@ -240,16 +237,9 @@ impl<'t, 'p> Reader<'t, 'p> {
                 title => format!(" in {title}"),
             };
             let message = format!("unknown key {}{place}", shown(name));
-            let help = self.suggest(name);
+            let allowed = format!("allowed: {}", self.known.join(", "));
+            let help = suggest(name, self.known.iter().copied(), &allowed);
             self.problems.push(Problem::new(key.span(), message, help));
-        }
-    }
-
-    fn suggest(&self, name: &str) -> String {
-        let allowed = format!("allowed: {}", self.known.join(", "));
-        match nearest(name, self.known.iter().copied()) {
-            Some(key) => format!("did you mean \"{key}\"? {allowed}"),
-            None => allowed,
         }
     }
 
@@ -299,15 +289,4 @@ impl<'t, 'p> Reader<'t, 'p> {
 
 fn not_yet(what: &str) -> String {
     format!("{what} is not supported by this version yet")
-}
-
-/// The word most like `text`, if any is like it at all.
-fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    // Comparing costs the product of the lengths; no key is longer than this.
-    if text.len() > 40 {
-        return None;
-    }
-    let scored = words.map(|word| (strsim::jaro_winkler(text, word), word));
-    let close = scored.filter(|(score, _)| *score > 0.8);
-    close.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, word)| word)
 }

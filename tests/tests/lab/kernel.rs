@@ -1,0 +1,138 @@
+//! Attach modes, and the maps as `bpftool` sees them.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use uplink_lab::traffic::udp_flows;
+use uplink_lab::{Family, Isp, Lab, Shape, Snapshot};
+
+use crate::support::{daemon, expect_share, lab};
+
+const MAPS: &str = "/sys/fs/bpf/uplink";
+const SLOTS: u32 = 65_537;
+
+pub fn clsact_attach() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let before = Snapshot::take(&lab)?;
+    let daemon = daemon(&lab, "[kernel]\nattach = \"clsact\"\n")?;
+    let attach = daemon.status()?["attach"].clone();
+    ensure!(attach == "clsact", "status says attach = {attach}");
+    let filters = lab.router.run("tc filter show dev eth0 ingress")?;
+    ensure!(filters.contains("bpf"), "no filter on eth0: {filters}");
+    expect_share("clsact", &udp_flows(&lab, 2_000, Family::V4)?, 75.0, 4.0)?;
+    daemon.stop()?;
+    let left = before.diff(&Snapshot::take(&lab)?);
+    ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    Ok(())
+}
+
+pub fn bpftool_shows_fields() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let daemon = daemon(&lab, "")?;
+    udp_flows(&lab, 100, Family::V4)?;
+    for (map, fields) in [
+        ("uplinks", &["weight", "mark", "ifindex", "name"][..]),
+        ("slots", &["v4", "v6"]),
+        ("flows", &["uplink", "generation", "last_used_s"]),
+        ("counters", &["packets"]),
+        ("config", &["abi", "mask", "seed"]),
+    ] {
+        let dump = lab.router.run(&format!("bpftool map dump pinned {MAPS}/{map}"))?;
+        for field in fields {
+            ensure!(
+                dump.contains(&format!("\"{field}\"")),
+                "{map} shows no {field}: {dump:.500}"
+            );
+        }
+        println!("    {map}: {} bytes with {fields:?}", dump.len());
+    }
+    lab.router
+        .run(&format!("bpftool map show pinned {MAPS}/policies"))?;
+    daemon.stop()
+}
+
+pub fn bpftool_edits_take_effect() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let daemon = daemon(&lab, "")?;
+    let one = id(&lab, Isp::One)?;
+    let record = lookup(&lab, one)?;
+    update(&lab, one, &with_weight(&record, 0))?;
+    expect_share(
+        "weight of isp1 is 0",
+        &udp_flows(&lab, 300, Family::V4)?,
+        0.0,
+        0.0,
+    )?;
+    update(&lab, one, &record)?;
+    expect_share("weight is back", &udp_flows(&lab, 1_000, Family::V4)?, 75.0, 6.0)?;
+    all_slots(&lab, one)?;
+    expect_share(
+        "all slots are isp1's",
+        &udp_flows(&lab, 300, Family::V4)?,
+        100.0,
+        0.0,
+    )?;
+    all_slots(&lab, 63)?;
+    let tally = udp_flows(&lab, 50, Family::V4)?;
+    println!("    slots of an uplink that is not there: {tally:?}");
+    daemon.stop()
+}
+
+/// The uplink's id in the map, looked up by its name.
+fn id(lab: &Lab, isp: Isp) -> Result<u32> {
+    let mut name = isp.name().as_bytes().to_vec();
+    name.resize(16, 0);
+    for id in 1..8 {
+        if lookup(lab, id)?.ends_with(&name) {
+            return Ok(id);
+        }
+    }
+    anyhow::bail!("no record of {} in the map `uplinks`", isp.name())
+}
+
+fn lookup(lab: &Lab, id: u32) -> Result<Vec<u8>> {
+    let key = bytes(&id.to_ne_bytes());
+    let text = lab
+        .router
+        .run(&format!("bpftool -j map lookup pinned {MAPS}/uplinks key {key}"))?;
+    let json: Value = serde_json::from_str(&text)?;
+    let value = json["value"].as_array().with_context(|| text.clone())?;
+    let byte = |v: &Value| {
+        let digits = v.as_str()?.strip_prefix("0x")?;
+        u8::from_str_radix(digits, 16).ok()
+    };
+    value
+        .iter()
+        .map(byte)
+        .collect::<Option<_>>()
+        .with_context(|| text.clone())
+}
+
+fn update(lab: &Lab, id: u32, record: &[u8]) -> Result<()> {
+    let (key, value) = (bytes(&id.to_ne_bytes()), bytes(record));
+    let line = format!("bpftool map update pinned {MAPS}/uplinks key {key} value {value}");
+    lab.router.run(&line).map(drop)
+}
+
+/// The second word of the record is the weight.
+fn with_weight(record: &[u8], weight: u32) -> Vec<u8> {
+    let mut record = record.to_vec();
+    record[4..8].copy_from_slice(&weight.to_ne_bytes());
+    record
+}
+
+/// Writes every slot: both families, both banks.
+fn all_slots(lab: &Lab, uplink: u32) -> Result<()> {
+    let mut batch = String::new();
+    for slot in 0..SLOTS {
+        let (key, value) = (bytes(&slot.to_ne_bytes()), bytes(&[uplink as u8; 4]));
+        let _ = writeln!(batch, "map update pinned {MAPS}/slots key {key} value {value}");
+    }
+    std::fs::write("/run/lab/batch", batch)?;
+    lab.router.run("bpftool batch file /run/lab/batch").map(drop)
+}
+
+fn bytes(of: &[u8]) -> String {
+    of.iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
+}

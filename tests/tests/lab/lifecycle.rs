@@ -1,0 +1,230 @@
+//! Start, stop, crash, take-over.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use uplink_lab::daemon::{run, said, write_config};
+use uplink_lab::traffic::{Ongoing, Report, udp_flows};
+use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape, Snapshot};
+
+use crate::support::{daemon, expect_share, expect_unharmed, lab, pause};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+pub fn clean_stop() -> Result<()> {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        for shape in [Shape::OneNic, Shape::NicEach] {
+            let (lab, _echo) = lab(shape)?;
+            let before = Snapshot::take(&lab)?;
+            let daemon = daemon(&lab, "")?;
+            udp_flows(&lab, 200, Family::V4)?;
+            let during = before.diff(&Snapshot::take(&lab)?).len();
+            let begun = Instant::now();
+            let status = daemon.end(signal, 5 * SECOND)?;
+            println!(
+                "    {shape:?} {signal}: ended after {:?}, {during} lines differed",
+                begun.elapsed()
+            );
+            ensure!(status.success(), "{signal}: {status}");
+            unchanged(&before, &lab)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn kill9_then_down() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let before = Snapshot::take(&lab)?;
+    daemon(&lab, "")?.end(Signal::SIGKILL, SECOND)?;
+    expect_share("while dead", &udp_flows(&lab, 1_000, Family::V4)?, 75.0, 5.0)?;
+    let output = run(&lab, &["down"])?;
+    ensure!(output.status.success(), "down: {}", said(&output));
+    unchanged(&before, &lab)?;
+    let again = run(&lab, &["down"])?;
+    ensure!(
+        again.status.success(),
+        "down with nothing to do: {}",
+        said(&again)
+    );
+    unchanged(&before, &lab)
+}
+
+pub fn kill9_then_restart_keeps_flows() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let first = daemon(&lab, "")?;
+    let streams = [Isp::One, Isp::Two].map(|isp| Ongoing::udp_stream_on(&lab, Family::V4, isp));
+    let streams6 = [Isp::One, Isp::Two].map(|isp| Ongoing::udp_stream_on(&lab, Family::V6, isp));
+    let pulse = Ongoing::new_flows(&lab, Family::V4, Duration::from_millis(10))?;
+    pause(0.5);
+    first.end(Signal::SIGKILL, SECOND)?;
+    pause(1.0);
+    let second = Daemon::restart(&lab)?;
+    second.await_up()?;
+    pause(1.0);
+    for (isp, stream) in [Isp::One, Isp::Two, Isp::One, Isp::Two]
+        .into_iter()
+        .zip(streams.into_iter().chain(streams6))
+    {
+        expect_unharmed(&format!("stream on {isp:?}"), &stream?.stop()?, isp)?;
+    }
+    expect_none_lost("new flows", &pulse.stop()?)?;
+    second.stop()
+}
+
+pub fn usr1_keeps_steering() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let before = Snapshot::take(&lab)?;
+    let daemon = daemon(&lab, "")?;
+    let pulse = Ongoing::new_flows(&lab, Family::V4, Duration::from_millis(10))?;
+    let stream = Ongoing::udp_stream_on(&lab, Family::V4, Isp::Two)?;
+    let status = daemon.end(Signal::SIGUSR1, 5 * SECOND)?;
+    ensure!(status.success(), "SIGUSR1: {status}");
+    expect_share("after SIGUSR1", &udp_flows(&lab, 1_000, Family::V4)?, 75.0, 5.0)?;
+    let next = Daemon::restart(&lab)?;
+    next.await_up()?;
+    expect_none_lost("new flows across the restart", &pulse.stop()?)?;
+    expect_unharmed("a stream across the restart", &stream.stop()?, Isp::Two)?;
+    next.stop()?;
+    unchanged(&before, &lab)
+}
+
+pub fn second_daemon_refused() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let first = daemon(&lab, "")?;
+    let begun = Instant::now();
+    let mut second = lab.router.command("timeout");
+    let binary = uplink_lab::daemon::binary()?;
+    second
+        .arg("5")
+        .arg(binary)
+        .args(["--config", "/run/lab/uplink.toml", "--runtime-dir", "/run/uplink"]);
+    let output = second.args(["--bpffs", "/sys/fs/bpf/uplink", "run"]).output()?;
+    println!("    after {:?}: {}", begun.elapsed(), said(&output));
+    ensure!(
+        output.status.code() == Some(1),
+        "a second daemon: {}",
+        said(&output)
+    );
+    ensure!(!output.stderr.is_empty(), "it does not say why");
+    expect_share("the first goes on", &udp_flows(&lab, 500, Family::V4)?, 75.0, 8.0)?;
+    first.await_up()?;
+    first.stop()
+}
+
+pub fn bad_config_exit_2() -> Result<()> {
+    let lab = Lab::build(Shape::OneNic)?;
+    let before = Snapshot::take(&lab)?;
+    let good = Config::default().text(&lab);
+    let bad = [
+        (
+            "an unknown key",
+            good.replace("weight = 3", "wieght = 3"),
+            "wieght",
+        ),
+        (
+            "a weight too high",
+            good.replace("weight = 3", "weight = 4000"),
+            "4000",
+        ),
+        (
+            "a gateway that is none",
+            good.replace("10.0.0.1\"", "10.0.0.300\""),
+            "10.0.0.300",
+        ),
+        ("a name twice", good.replace("isp2", "isp1"), "isp1"),
+        (
+            "broken TOML",
+            good.replace("weight = 3", "weight = = 3"),
+            "weight",
+        ),
+    ];
+    for (what, text, names) in &bad {
+        write_config(text)?;
+        for command in [&["check"][..], &["run"]] {
+            let output = run(&lab, command)?;
+            let message = said(&output);
+            ensure!(
+                output.status.code() == Some(2),
+                "{what}: `{command:?}`: {message}"
+            );
+            ensure!(
+                message.contains(names),
+                "{what}: the message does not name it: {message}"
+            );
+            ensure!(
+                message.contains("uplink.toml:"),
+                "{what}: no line and column: {message}"
+            );
+        }
+    }
+    write_config(&good)?;
+    let plan = run(&lab, &["check", "--plan"])?;
+    ensure!(
+        plan.status.success() && !plan.stdout.is_empty(),
+        "check --plan: {}",
+        said(&plan)
+    );
+    unchanged(&before, &lab)
+}
+
+pub fn idle_cost() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let mut daemon = daemon(&lab, "")?;
+    pause(1.0);
+    let pid = daemon.pid()?;
+    let before = cpu_ticks(pid)?;
+    pause(5.0);
+    let percent = (cpu_ticks(pid)? - before) as f64 / 5.0;
+    let rss = rss_kib(pid)? as f64 / 1024.0;
+    println!(
+        "    ready in {:?}, RSS {rss:.1} MiB, CPU {percent:.2} % over 5 s",
+        daemon.ready
+    );
+    ensure!(daemon.ready < SECOND, "ready after {:?}", daemon.ready);
+    ensure!(rss < 20.0, "{rss:.1} MiB resident");
+    ensure!(percent < 1.0, "{percent} % CPU when idle");
+    daemon.stop()
+}
+
+/// User and system time in hundredths of a second.
+fn cpu_ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .context("stat")?
+        .split_whitespace()
+        .collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+}
+
+fn rss_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .context("no VmRSS")?;
+    Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
+}
+
+fn expect_none_lost(what: &str, report: &Report) -> Result<()> {
+    println!("    {what}: {} flows, {} lost", report.beats.len(), report.lost());
+    ensure!(
+        report.lost() == 0,
+        "{what}: {} of {} lost",
+        report.lost(),
+        report.beats.len()
+    );
+    Ok(())
+}
+
+fn unchanged(before: &Snapshot, lab: &Lab) -> Result<()> {
+    let differences = before.diff(&Snapshot::take(lab)?);
+    ensure!(
+        differences.is_empty(),
+        "left behind or not put back:\n{}",
+        differences.join("\n")
+    );
+    Ok(())
+}

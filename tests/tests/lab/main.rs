@@ -1,0 +1,133 @@
+//! The scenarios on the lab, each in a process of its own: `lab [--list] [FILTER...]`.
+//!
+//! Not libtest: the lab changes its mount namespace, which needs a process with one thread.
+
+mod balance;
+mod failover;
+mod kernel;
+mod lifecycle;
+mod selftest;
+mod support;
+
+use std::process::{Command, ExitCode, exit};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+type Scenario = (&'static str, fn() -> Result<()>);
+
+/// No scenario may take longer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const SCENARIOS: &[Scenario] = &[
+    ("lab_one_nic", selftest::one_nic),
+    ("lab_nic_each", selftest::nic_each),
+    ("lab_faults", selftest::faults),
+    ("lab_snapshot", selftest::snapshot),
+    ("balance_v4", balance::v4),
+    ("balance_v6", balance::v6),
+    ("balance_nic_each", balance::nic_each),
+    ("flow_keeps_uplink", balance::flow_keeps_uplink),
+    ("nat_off", balance::nat_off),
+    ("failover_blackhole", failover::blackhole),
+    ("failover_v6", failover::blackhole_v6),
+    ("failover_then_recovery", failover::then_recovery),
+    ("all_dead_keeps_table", failover::all_dead_keeps_table),
+    ("clean_stop", lifecycle::clean_stop),
+    ("kill9_then_down", lifecycle::kill9_then_down),
+    (
+        "kill9_then_restart_keeps_flows",
+        lifecycle::kill9_then_restart_keeps_flows,
+    ),
+    ("usr1_keeps_steering", lifecycle::usr1_keeps_steering),
+    ("second_daemon_refused", lifecycle::second_daemon_refused),
+    ("bad_config_exit_2", lifecycle::bad_config_exit_2),
+    ("idle_cost", lifecycle::idle_cost),
+    ("clsact_attach", kernel::clsact_attach),
+    ("bpftool_shows_fields", kernel::bpftool_shows_fields),
+    ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, name] = &arguments[..]
+        && flag == "--scenario"
+    {
+        return scenario(name);
+    }
+    let filters: Vec<_> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let chosen = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(*f));
+    let chosen: Vec<_> = SCENARIOS.iter().filter(|(name, _)| chosen(name)).collect();
+    if arguments.iter().any(|a| a == "--list") {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    run_all(&chosen)
+}
+
+fn run_all(chosen: &[&Scenario]) -> ExitCode {
+    let begun = Instant::now();
+    println!("\nrunning {} tests", chosen.len());
+    let mut failed = Vec::new();
+    for (name, _) in chosen {
+        match in_child(name) {
+            Ok(()) => println!("test {name} ... ok"),
+            Err(e) => {
+                println!("test {name} ... FAILED\n    {e:#}");
+                failed.push(name);
+            }
+        }
+    }
+    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
+    failed.iter().for_each(|name| println!("    failed: {name}"));
+    println!(
+        "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; \
+         finished in {:.2}s\n",
+        chosen.len() - failed.len(),
+        failed.len(),
+        SCENARIOS.len() - chosen.len(),
+        begun.elapsed().as_secs_f64(),
+    );
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs one scenario in a child; what it measures goes to our stdout.
+fn in_child(name: &str) -> Result<()> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["--scenario", name])
+        .spawn()?;
+    let begun = Instant::now();
+    while begun.elapsed() < LIMIT {
+        if let Some(status) = child.try_wait()? {
+            anyhow::ensure!(status.success(), "{status}");
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill()?;
+    child.wait()?;
+    anyhow::bail!("not done within {LIMIT:?}, killed")
+}
+
+fn scenario(name: &str) -> ExitCode {
+    let Some((_, run)) = SCENARIOS.iter().find(|(known, _)| *known == name) else {
+        eprintln!("no scenario {name}");
+        exit(2);
+    };
+    let result = set_pdeathsig(Signal::SIGKILL)
+        .map_err(Into::into)
+        .and_then(|()| uplink_lab::isolate())
+        .and_then(|()| run());
+    let Err(e) = result else { return ExitCode::SUCCESS };
+    eprintln!(
+        "    {name}: {e:#}\n    end of the daemon's log:\n{}",
+        uplink_lab::daemon::log_tail()
+    );
+    ExitCode::FAILURE
+}

@@ -1,0 +1,59 @@
+//! What several scenarios need.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use uplink_lab::traffic::{Report, Tally};
+use uplink_lab::{Config, Daemon, Echo, Isp, Lab, Shape};
+
+/// A lab with its servers.
+pub fn lab(shape: Shape) -> Result<(Lab, Echo)> {
+    let lab = Lab::build(shape)?;
+    let echo = Echo::start(&lab)?;
+    Ok((lab, echo))
+}
+
+/// A daemon with weights 3:1 whose uplinks are up.
+pub fn daemon<'a>(lab: &'a Lab, more: &str) -> Result<Daemon<'a>> {
+    let daemon = Daemon::start(
+        lab,
+        &Config {
+            more: more.to_owned(),
+            ..Config::default()
+        },
+    )?;
+    daemon.await_up()?;
+    Ok(daemon)
+}
+
+/// Every flow was answered by one ISP, and the first one's share is as expected.
+pub fn expect_share(what: &str, tally: &Tally, percent: f64, within: f64) -> Result<()> {
+    let share = tally.percent(Isp::One);
+    println!(
+        "    {what}: {} flows, isp1 {share:.2} %, {tally:?}",
+        tally.total()
+    );
+    ensure!(
+        tally.clean() == tally.total(),
+        "{what}: flows lost, split or not steered: {tally:?}"
+    );
+    ensure!(
+        (share - percent).abs() <= within,
+        "{what}: isp1 has {share:.2} %, not {percent} %"
+    );
+    Ok(())
+}
+
+/// The stream stayed on `isp` and lost nothing.
+pub fn expect_unharmed(what: &str, report: &Report, isp: Isp) -> Result<()> {
+    let (sent, lost, isps) = (report.beats.len(), report.lost(), report.isps());
+    println!("    {what}: {sent} packets, {lost} lost, seen from {isps:?}");
+    ensure!(lost == 0, "{what}: {lost} of {sent} packets lost");
+    ensure!(isps == [isp], "{what}: seen from {isps:?}, not only from {isp:?}");
+    Ok(())
+}
+
+/// Sleeps.
+pub fn pause(seconds: f64) {
+    std::thread::sleep(Duration::from_secs_f64(seconds));
+}

@@ -1,0 +1,223 @@
+//! The tables that are not uplinks: each read over its defaults.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use uplink_common::mark::Mask;
+
+use super::reader::{Reader, Refusal, wrong};
+use super::uplinks::{self, interface_name};
+use super::{At, Attach, Kernel, NatMode, Probe, Uplink};
+
+/// Of both families, run by different people; those of a family that no uplink has do no harm.
+const TARGETS: [&str; 4] = ["1.1.1.1", "9.9.9.9", "2606:4700:4700::1111", "2620:fe::9"];
+
+pub(super) fn lan(top: &mut Reader<'_, '_>) -> Vec<At<String>> {
+    let Some(mut lan) = top.table("lan", "[lan]") else {
+        return Vec::new();
+    };
+    let allowed = "names of interfaces, such as [\"eth0\"]";
+    let interfaces = lan.list("interfaces", allowed, interface_name);
+    lan.finish();
+    interfaces.map_or_else(Vec::new, |list| list.value)
+}
+
+pub(super) fn nat(top: &mut Reader<'_, '_>) -> NatMode {
+    let words = [
+        ("masquerade", Some(NatMode::Masquerade)),
+        ("off", Some(NatMode::Off)),
+    ];
+    let Some(mut nat) = top.table("nat", "[nat]") else {
+        return NatMode::Masquerade;
+    };
+    let mode = nat.one_of("mode", &words);
+    nat.finish();
+    mode.map_or(NatMode::Masquerade, |m| m.value)
+}
+
+pub(super) fn probe(top: &mut Reader<'_, '_>, uplinks: &[Uplink]) -> Probe {
+    let mut probe = Probe {
+        targets: TARGETS.iter().filter_map(|t| t.parse().ok()).collect(),
+        interval: Duration::from_millis(500),
+        timeout: Duration::from_secs(1),
+        fall: 3,
+        rise: 5,
+    };
+    if let Some(mut table) = top.table("probe", "[probe]") {
+        fill_probe(&mut table, &mut probe, uplinks);
+        table.finish();
+    }
+    probe
+}
+
+fn fill_probe(table: &mut Reader<'_, '_>, probe: &mut Probe, uplinks: &[Uplink]) {
+    let later = ["tcp", "dns", "http", "https", "exec"];
+    let mut types = vec![("icmp", Some(()))];
+    types.extend(later.map(|word| (word, None)));
+    table.one_of("type", &types);
+    if let Some(targets) = targets(table, uplinks) {
+        probe.targets = targets;
+    }
+    let ms = Duration::from_millis;
+    let hour = ms(3_600_000);
+    let interval = table.duration("interval", ms(50)..=hour, "50ms to 1h, such as \"500ms\"");
+    probe.interval = interval.unwrap_or(probe.interval);
+    let timeout = table.duration("timeout", ms(10)..=ms(60_000), "10ms to 1min, such as \"1s\"");
+    probe.timeout = timeout.unwrap_or(probe.timeout);
+    let times = "an integer from 1 to 100";
+    let fall = table.integer("fall", 1..=100, times);
+    probe.fall = fall.map_or(probe.fall, |n| n.value);
+    let rise = table.integer("rise", 1..=100, times);
+    probe.rise = rise.map_or(probe.rise, |n| n.value);
+}
+
+fn targets(table: &mut Reader<'_, '_>, uplinks: &[Uplink]) -> Option<Vec<IpAddr>> {
+    let allowed = "IP addresses, such as [\"1.1.1.1\", \"9.9.9.9\"]";
+    let before = table.problems.len();
+    let read = table.list("targets", allowed, target)?;
+    if table.problems.len() > before {
+        return None;
+    }
+    if read.value.is_empty() {
+        table.complain(read.span, "targets is empty", allowed);
+        return None;
+    }
+    let mut targets = Vec::new();
+    for target in read.value {
+        match targets.contains(&target.value) {
+            true => table.complain(target.span, "this target is listed twice", "remove it"),
+            false => targets.push(target.value),
+        }
+    }
+    // An uplink whose gateway was refused lacks a family only for that reason.
+    if table.problems.is_empty() {
+        reachable(table, &targets, read.span, uplinks);
+    }
+    Some(targets)
+}
+
+/// An uplink without any target of its families could never be found up.
+fn reachable(table: &mut Reader<'_, '_>, targets: &[IpAddr], span: Range<usize>, uplinks: &[Uplink]) {
+    for uplink in uplinks {
+        let probed = |t: &IpAddr| match t {
+            IpAddr::V4(_) => uplink.v4.is_some(),
+            IpAddr::V6(_) => uplink.v6.is_some(),
+        };
+        if !targets.iter().any(probed) {
+            let name = &uplink.name.value;
+            let message = format!("no target has the address family of uplink {name}");
+            table.complain(span.clone(), message, "add one that it can reach");
+        }
+    }
+}
+
+fn target(text: &str) -> Result<IpAddr, Refusal> {
+    let address: IpAddr = text.parse().map_err(|_| wrong("is not an IP address"))?;
+    match uplinks::host_address(address) {
+        true => Ok(address),
+        false => Err(wrong("is not the address of a host")),
+    }
+}
+
+/// The numbers, and where the mask stands.
+pub(super) fn kernel(top: &mut Reader<'_, '_>) -> (Kernel, At<Mask>) {
+    let default = Mask::new(0x7f00_0000).expect("contiguous bits");
+    let mut mask = At {
+        value: default,
+        span: 0..0,
+    };
+    let mut kernel = Kernel {
+        fwmark_mask: default,
+        rule_priority: 20_000,
+        protocol: 117,
+        attach: Attach::Auto,
+        flows: 262_144,
+    };
+    if let Some(mut table) = top.table("kernel", "[kernel]") {
+        mask = fwmark_mask(&mut table).unwrap_or(mask);
+        kernel.fwmark_mask = mask.value;
+        fill_kernel(&mut table, &mut kernel);
+        table.finish();
+    }
+    (kernel, mask)
+}
+
+fn fill_kernel(table: &mut Reader<'_, '_>, kernel: &mut Kernel) {
+    // Behind the block of 256 comes the rule for everything else.
+    const LAST: u32 = 32_765 - 256;
+    let allowed = format!("an integer from 1 to {LAST}, the first of a block of 256");
+    let priority = table.integer("rule_priority", 1..=LAST, &allowed);
+    kernel.rule_priority = priority.map_or(kernel.rule_priority, |n| n.value);
+    kernel.protocol = protocol(table).unwrap_or(kernel.protocol);
+    let hooks = [
+        ("auto", Some(Attach::Auto)),
+        ("tcx", Some(Attach::Tcx)),
+        ("clsact", Some(Attach::Clsact)),
+        ("xdp", None),
+    ];
+    let attach = table.one_of("attach", &hooks);
+    kernel.attach = attach.map_or(kernel.attach, |a| a.value);
+    let flows = table.integer("flows", 1024..=4_194_304, "an integer from 1024 to 4194304");
+    kernel.flows = flows.map_or(kernel.flows, |n| n.value);
+}
+
+fn protocol(table: &mut Reader<'_, '_>) -> Option<u8> {
+    let allowed = "an integer from 5 to 255 without 186 to 192, which routing daemons use";
+    let read = table.integer("protocol", 5..=255, allowed)?;
+    if (186..=192).contains(&read.value) {
+        let message = format!("protocol {} belongs to a routing daemon", read.value);
+        table.complain(read.span, message, allowed);
+        return None;
+    }
+    u8::try_from(read.value).ok()
+}
+
+fn fwmark_mask(table: &mut Reader<'_, '_>) -> Option<At<Mask>> {
+    let key = "fwmark_mask";
+    let allowed = "one run of set bits within 32, such as \"0x7f000000\"";
+    if table.is_integer(key) {
+        let bits = table.integer(key, 1..=u32::MAX, allowed)?;
+        let Some(value) = Mask::new(bits.value) else {
+            let message = format!("{key} {:#x} has a hole", bits.value);
+            table.complain(bits.span, message, allowed);
+            return None;
+        };
+        return Some(At {
+            value,
+            span: bits.span,
+        });
+    }
+    table.parsed(key, allowed, |text| {
+        let digits = text
+            .strip_prefix("0x")
+            .filter(|d| d.starts_with(|c: char| c != '+'));
+        let bits = digits.and_then(|d| u32::from_str_radix(d, 16).ok());
+        let bits = bits.ok_or_else(|| wrong("is not a hexadecimal number"))?;
+        Mask::new(bits).ok_or_else(|| wrong("is not one run of set bits"))
+    })
+}
+
+/// What the contract knows and this version does not do. What equals our behaviour passes.
+pub(super) fn unsupported(top: &mut Reader<'_, '_>) {
+    top.refuse("policy", "[[policy]]");
+    top.refuse("dns", "[dns]");
+    top.refuse("metrics", "[metrics]");
+    top.refuse("hooks", "[hooks]");
+    if let Some(mut local) = top.table("local", "[local]") {
+        let enabled = local.boolean("enabled");
+        if enabled.is_none_or(|e| e.value) {
+            let message = "[local] is not supported by this version yet";
+            local.complain(local.span(), message, "remove it, or say enabled = false");
+        }
+        local.refuse("cgroup", "cgroup");
+        local.finish();
+    }
+    if let Some(mut balance) = top.table("balance", "[balance]") {
+        let later = ["latency", "loss", "bandwidth", "quality"];
+        let mut words = vec![("weight", Some(()))];
+        words.extend(later.map(|word| (word, None)));
+        balance.one_of("by", &words);
+        balance.finish();
+    }
+}

@@ -1,0 +1,92 @@
+//! One mistake per row.
+
+use super::{WHOLE, read};
+
+/// Text to replace in [`WHOLE`], its replacement, and the place and text of the complaint.
+#[rustfmt::skip] // One row, one line.
+const BROKEN: &[(&str, &str, &str, &str)] = &[
+    ("name = \"isp1\"", "", "1:1", "`name` is missing in [[uplink]]"),
+    ("\"isp1\"", "\"\"", "2:8", "name \"\" is empty"),
+    ("\"isp1\"", "\"isp1isp1isp1isp1\"", "2:8", "has 16 bytes"),
+    ("\"isp1\"", "\"isp 1\"", "2:8", "contains ' '"),
+    ("\"isp1\"", "\"isp/1\"", "2:8", "contains '/'"),
+    ("\"isp1\"", "\"isp\\u202e\"", "2:8", "contains '\\u{202e}'"),
+    ("\"isp1\"", "1", "2:8", "name cannot be of type integer"),
+    ("\"eth0\"\n", "\"eth0:1\"\n", "3:13", "contains ':'"),
+    ("interface =", "interfaec =", "3:1", "did you mean \"interface\"?"),
+    ("interface =", "interfaec =", "1:1", "`interface` is missing"),
+    ("192.168.1.1\"", "192.168.1.256\"", "4:11", "is not an IP address"),
+    ("192.168.1.1\"", "fd00::1\"", "4:11", "IPv6 address: use gateway6"),
+    ("192.168.1.1\"", "224.0.0.1\"", "4:11", "not the address of a host"),
+    ("192.168.1.1\"", "127.0.0.1\"", "4:11", "not the address of a host"),
+    ("192.168.1.1\"", "auto\"", "4:11", "gateway = \"auto\" is not supported by this version yet"),
+    ("192.168.1.100", "192.168.1.1", "5:10", "source 192.168.1.1 is the gateway itself"),
+    ("gateway = \"192.168.1.1\"", "", "5:10", "source without gateway"),
+    ("fd00:1::1", "10.0.0.1", "6:12", "IPv4 address: use gateway"),
+    ("fd00:1::2", "fe80::2", "7:11", "is link-local"),
+    ("fd00:1::2", "fd00:1::1", "7:11", "source6 fd00:1::1 is the gateway itself"),
+    ("weight = 3", "weight = 0", "8:10", "weight 0 is out of range"),
+    ("weight = 3", "weight = 1001", "8:10", "an integer from 1 to 1000"),
+    ("weight = 3", "weight = -1", "8:10", "weight -1 is out of range"),
+    ("weight = 3", "weight = 0.5", "8:10", "weight cannot be of type float"),
+    ("weight = 3", "weigth = 3", "8:1", "unknown key \"weigth\" in [[uplink]]"),
+    ("tier = 2", "tier = 256", "9:8", "tier 256 is out of range"),
+    ("mtu = 1492", "mtu = 1279", "10:7", "1280, which IPv6 needs"),
+    ("table = 777", "table = 254", "11:9", "table 254 of uplink isp1 is the kernel's own"),
+    ("table = 777", "table = 1000", "11:9", "number of rule_priority"),
+    ("table = 777", "table = 0", "11:9", "table 0 is out of range"),
+    ("table = 777", "table = 4294967296", "11:9", "1 to 4294967295"),
+    ("table = 777", "down = \"500mbit\"", "11:8", "`down` of an uplink is not supported by this version yet"),
+    ("\"eth1\"", "1", "13:23", "interfaces cannot be of type integer"),
+    ("[\"eth0\", \"eth1\"]", "\"eth0\"", "13:14", "a list of names"),
+    ("enabled = false", "enabled = true", "14:1", "[local] is not supported"),
+    ("enabled = false", "enabled = \"no\"", "15:11", "true or false"),
+    ("enabled = false", "cgroup = \"/\"", "15:10", "cgroup is not supported"),
+    ("mode = \"off\"", "mode = \"masquerde\"", "17:8", "did you mean \"masquerade\"?"),
+    ("[nat]\nmode = \"off\"", "nat = 3", "16:1", "unknown key \"nat\" in [local]"),
+    ("type = \"icmp\"", "type = \"http\"", "19:8", "type = \"http\" is not supported"),
+    ("type = \"icmp\"", "type = \"imcp\"", "19:8", "did you mean \"icmp\"?"),
+    ("[\"8.8.8.8\"]", "[]", "20:11", "targets is empty"),
+    ("[\"8.8.8.8\"]", "[\"dns.google\"]", "20:12", "is not an IP address"),
+    ("[\"8.8.8.8\"]", "[\"8.8.8.8\", \"8.8.8.8\"]", "20:23", "listed twice"),
+    ("interval = \"1s\"", "interval = \"1 parsec\"", "21:12", "is not a time span"),
+    ("interval = \"1s\"", "interval = \"49ms\"", "21:12", "50ms to 1h"),
+    ("interval = \"1s\"", "interval = 500", "21:12", "such as \"500ms\""),
+    ("timeout = \"2s\"", "timeout = \"61s\"", "22:11", "10ms to 1min"),
+    ("fall = 2", "fall = 101", "23:8", "fall 101 is out of range"),
+    ("rise = 4", "rise = 0", "24:8", "rise 0 is out of range"),
+    ("by = \"weight\"", "by = \"latency\"", "26:6", "by = \"latency\" is not supported"),
+    ("\"0xff00\"", "\"0x5000\"", "28:15", "is not one run of set bits"),
+    ("\"0xff00\"", "\"ff00\"", "28:15", "is not a hexadecimal number"),
+    ("\"0xff00\"", "0x5000", "28:15", "0x5000 has a hole"),
+    ("rule_priority = 1000", "rule_priority = 32510", "29:17", "1 to 32509"),
+    ("protocol = 200", "protocol = 4", "30:12", "protocol 4 is out of range"),
+    ("protocol = 200", "protocol = 186", "30:12", "belongs to a routing daemon"),
+    ("attach = \"clsact\"", "attach = \"xdp\"", "31:10", "attach = \"xdp\" is not supported"),
+    ("flows = 4096", "flows = 1023", "32:9", "flows 1023 is out of range"),
+    ("[kernel]", "[kernle]", "27:2", "did you mean \"kernel\"?"),
+    ("[kernel]", "[metrics]", "27:1", "[metrics] is not supported"),
+    ("[kernel]", "[[policy]]", "27:1", "[[policy]] is not supported"),
+    ("[kernel]", "[hooks]", "27:1", "[hooks] is not supported"),
+    ("[kernel]", "[dns]", "27:1", "[dns] is not supported"),
+    ("[[uplink]]", "[uplink]", "1:1", "uplink cannot be of type table"),
+    ("tier = 2", "weight = 2", "9:1", "duplicate key"),
+    ("tier = 2", "tier = ", "9:8", "string values must be quoted"),
+    ("tier = 2", "tier = \"2", "9:10", "invalid basic string"),
+];
+
+#[test]
+fn every_mistake_is_shown_where_it_is() {
+    let mut missed = Vec::new();
+    for (from, to, place, fragment) in BROKEN {
+        assert!(WHOLE.contains(from), "{from:?} is not in the file");
+        let text = WHOLE.replacen(from, to, 1);
+        let problems = read(&text).expect_err(to).to_string();
+        let place = format!("u.toml:{place}\n");
+        let mut blocks = problems.split("\n\n");
+        if !blocks.any(|b| b.contains(&place) && b.contains(fragment)) {
+            missed.push(format!("{to:?}: no {fragment:?} at {place:?} in:\n{problems}"));
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n\n"));
+}

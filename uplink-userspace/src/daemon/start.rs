@@ -1,0 +1,215 @@
+//! From a configuration to a steering kernel. A start that fails leaves nothing behind, and
+//! what an earlier daemon left is adopted.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, ensure};
+use uplink_common::{ABI, Addr, Family, NextHop, Seed};
+
+use super::{Daemon, engine_settings, stop};
+use crate::cli::Options;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::host::Host;
+use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
+use crate::lock::Lock;
+use crate::maps::{self, Maps};
+use crate::resolve::{self, Uplink};
+use crate::routes::Routes;
+use crate::state::{self, State};
+use crate::{inspect, links, nat, probe, sysctl};
+
+/// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
+/// still there: that goes on with its last good table.
+pub async fn start(options: &Options, config: Config) -> Result<Daemon> {
+    capabilities()?;
+    let hook = loader::hook(config.kernel.attach)?;
+    let host = links::snapshot(config.kernel.protocol).await?;
+    // The configuration is judged before anything is touched.
+    resolve::resolve(&config, &host, &BTreeMap::new())?;
+    let new_dir = !options.runtime_dir.exists();
+    state::create_dir(&options.runtime_dir)?;
+    let lock = match Lock::take(&options.runtime_dir) {
+        Ok(lock) => lock,
+        Err(e) => {
+            if new_dir {
+                let _ = std::fs::remove_dir(&options.runtime_dir);
+            }
+            return Err(e);
+        }
+    };
+    let adopting = State::read(&options.runtime_dir)?.is_some();
+    match bring_up(options, config, &host, hook).await {
+        Ok(parts) => Ok(parts.with(options, lock)),
+        Err(e) => {
+            if adopting {
+                tracing::error!("the start failed; what the earlier daemon left goes on steering");
+            } else if let Err(e) = stop::put_back(options, None).await {
+                tracing::error!("cleaning up after the failed start: {e:#}");
+            }
+            if !adopting {
+                lock.remove();
+                State::remove(&options.runtime_dir);
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Everything but the lock.
+struct Parts {
+    config: Config,
+    engine: Engine,
+    maps: Maps,
+    loaded: Loaded,
+    routes: Routes,
+    settings: maps::Settings,
+}
+
+impl Parts {
+    fn with(self, options: &Options, lock: Lock) -> Daemon {
+        Daemon {
+            options: options.clone(),
+            config: self.config,
+            engine: self.engine,
+            maps: self.maps,
+            loaded: self.loaded,
+            routes: self.routes,
+            settings: self.settings,
+            since: SystemTime::now(),
+            warnings: Vec::new(),
+            lock,
+        }
+    }
+}
+
+/// Tables and NAT first, the programs last: a mark must never appear before its rule does.
+async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) -> Result<Parts> {
+    loader::prepare(&options.bpffs)?;
+    let mut loaded = Loaded::load(&options.bpffs, hook, config.kernel.flows, options.verbose)?;
+    let mut maps = loaded.take_maps()?;
+    let records = maps.uplinks()?;
+    let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
+    let uplinks = resolve::resolve(&config, host, &ids)?;
+    let was_down = maps::found_dead(&records, &uplinks);
+    maps.forget_others(&uplinks)?;
+    let engine = Engine::new(uplinks, engine_settings(&config), &was_down);
+    let ports = ports(&config, host, engine.uplinks());
+    remember(options, &config, &engine, &ports, hook)?;
+
+    let routes = Routes::new(config.kernel.protocol)?;
+    let running = |u: &Uplink| host.interface(&u.interface).is_some_and(|i| i.running);
+    let plan = inspect::plan(&config, &engine, running);
+    for change in sysctl::apply(&plan.sysctls)? {
+        tracing::info!("sysctl {change}");
+    }
+    nat::apply(&plan.nft).await?;
+    routes.apply(&plan).await?;
+
+    let settings = settings(&config, &maps)?;
+    let (hops, locals) = addresses(host, engine.uplinks());
+    maps.set_addresses(&hops, &locals)?;
+    maps.routes_changed()?;
+    maps.publish(engine.uplinks(), engine.selection(), &settings)?;
+    for port in &ports {
+        loaded.attach(port)?;
+    }
+    Ok(Parts { config, engine, maps, loaded, routes, settings })
+}
+
+/// The secret of the hash survives restarts, so that flows whose pin was evicted meanwhile
+/// find the same uplink again.
+fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
+    let before = maps.config()?;
+    let seed = if before.abi == ABI {
+        before.seed
+    } else {
+        let half = || probe::random().map(u64::from_ne_bytes).context("reading random bytes");
+        Seed { k0: half()?, k1: half()? }
+    };
+    Ok(maps::Settings { mask: config.kernel.fwmark_mask, seed, nat: config.nat })
+}
+
+/// Writes down what has to be put back, before anything is changed. Values that an earlier
+/// daemon noted are the original ones, so they win.
+fn remember(
+    options: &Options,
+    config: &Config,
+    engine: &Engine,
+    ports: &[Port],
+    hook: Hook,
+) -> Result<()> {
+    let earlier = State::read(&options.runtime_dir)?;
+    let lan = resolve::lan_interfaces(config);
+    let wanted = sysctl::desired(engine.uplinks(), &lan, sysctl::read);
+    let mut sysctls = sysctl::snapshot(&wanted)?;
+    let mut clsact = Vec::new();
+    if let Some(earlier) = earlier {
+        sysctls.prefer(earlier.sysctls);
+        clsact = earlier.clsact;
+    }
+    for port in ports.iter().filter(|_| hook == Hook::Clsact) {
+        if clsact.iter().all(|c| c.name != port.name) {
+            let qdisc_is_ours = !loader::has_clsact(&port.name);
+            clsact.push(ClsactPort { name: port.name.clone(), qdisc_is_ours });
+        }
+    }
+    State { protocol: config.kernel.protocol, sysctls, clsact }.write(&options.runtime_dir)
+}
+
+/// The interfaces to attach to: where clients enter, and where uplinks come back.
+fn ports(config: &Config, host: &Host, uplinks: &[Uplink]) -> Vec<Port> {
+    let lan = resolve::lan_interfaces(config);
+    let mut names: Vec<&str> = lan.iter().map(String::as_str).collect();
+    for u in uplinks {
+        if !names.contains(&u.interface.as_str()) {
+            names.push(&u.interface);
+        }
+    }
+    let port = |name: &&str| {
+        let interface = host.interface(name)?;
+        let steers = lan.iter().any(|l| l == name);
+        Some(Port { name: interface.name.clone(), ifindex: interface.index, steers })
+    };
+    names.iter().filter_map(port).collect()
+}
+
+/// What the program compares route answers and destinations with.
+pub fn addresses(host: &Host, uplinks: &[Uplink]) -> (Vec<(NextHop, u32)>, Vec<(Addr, u32)>) {
+    let mut hops = Vec::new();
+    let mut locals = Vec::new();
+    for u in uplinks {
+        for leg in Family::ALL.into_iter().filter_map(|f| u.leg(f)) {
+            let gateway = Addr::from(leg.gateway);
+            hops.push((NextHop { gateway, ifindex: u.ifindex }, u32::from(u.id)));
+            locals.push((Addr::from(leg.source), u32::from(u.id)));
+        }
+    }
+    for address in host.interfaces.iter().flat_map(|i| &i.addresses) {
+        let address = Addr::from(address.addr());
+        if locals.iter().all(|(a, _)| *a != address) {
+            locals.push((address, 0));
+        }
+    }
+    (hops, locals)
+}
+
+/// Names the capabilities that are missing, before the first system call fails for them.
+fn capabilities() -> Result<()> {
+    const NEEDED: [(&str, u32); 4] =
+        [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+    let missing: Vec<&str> = {
+        let held = effective(Path::new("/proc/self/status"))?;
+        NEEDED.iter().filter(|(_, bit)| held & (1 << bit) == 0).map(|(name, _)| *name).collect()
+    };
+    ensure!(missing.is_empty(), "missing {}: run as root or by uplink.service", missing.join(", "));
+    Ok(())
+}
+
+fn effective(status: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(status).with_context(|| format!("reading {}", status.display()))?;
+    let line = text.lines().find_map(|l| l.strip_prefix("CapEff:")).context("no CapEff line")?;
+    Ok(u64::from_str_radix(line.trim(), 16)?)
+}

@@ -1,0 +1,76 @@
+//! `uplink check`: looks, never touches.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use uplink_common::{Family, SLOTS};
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::plan::{self, Plan};
+use crate::resolve::{self, Uplink};
+use crate::{daemon, links, maps, nat, sysctl};
+
+/// Validates the configuration against this host; with `print_plan` shows what would be installed.
+///
+/// # Errors
+/// With every problem found.
+pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
+    let host = links::snapshot(config.kernel.protocol).await?;
+    let uplinks = resolve::resolve(config, &host, &BTreeMap::new())?;
+    if print_plan {
+        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[]);
+        let plan = plan(config, &engine, |_| true);
+        print!("{}", text(&plan, engine.uplinks(), config));
+    } else {
+        println!("{}: {} uplinks, no problems", config.file.path.display(), uplinks.len());
+    }
+    Ok(())
+}
+
+/// The whole desired state outside the maps.
+#[must_use]
+pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink) -> bool) -> Plan {
+    let uplinks = engine.uplinks();
+    let lan = resolve::lan_interfaces(config);
+    let (rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable);
+    Plan {
+        rules,
+        routes,
+        nft: nat::render(uplinks, &lan, config.kernel.fwmark_mask.bits(), config.nat),
+        sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
+    }
+}
+
+fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {
+    let name_of = |line: String| {
+        uplinks.iter().fold(line, |l, u| l.replace(&format!(" dev if{}", u.ifindex), &format!(" dev {}", u.interface)))
+    };
+    let mut out = String::from("# rules\n");
+    for rule in &plan.rules {
+        out += &format!("{rule} protocol {}\n", config.kernel.protocol);
+    }
+    out += "# routes\n";
+    for route in &plan.routes {
+        out += &name_of(format!("{route} proto {}\n", config.kernel.protocol));
+    }
+    out += &format!("# nftables\n{}\n# sysctls\n", plan.nft.trim_end());
+    for s in &plan.sysctls {
+        let now = sysctl::read(&s.path).unwrap_or_else(|| "?".into());
+        let note = if now == s.value { "already so".into() } else { format!("now {now}") };
+        out += &format!("{} = {} ({note})\n", s.path, s.value);
+    }
+    out + &maps_text(uplinks)
+}
+
+fn maps_text(uplinks: &[Uplink]) -> String {
+    let mut out = format!("# maps ({})\n", maps::NAMES.join(", "));
+    for family in Family::ALL {
+        let total: u32 = uplinks.iter().filter(|u| u.leg(family).is_some()).map(|u| u.weight).sum();
+        for u in uplinks.iter().filter(|u| u.leg(family).is_some()) {
+            let slots = u64::from(SLOTS) * u64::from(u.weight) / u64::from(total);
+            out += &format!("slots {family:?} {}: id {}, about {slots} of {SLOTS} while all are up\n", u.name, u.id);
+        }
+    }
+    out
+}
