@@ -86,7 +86,9 @@ impl Prober {
         targets: Vec<IpAddr>,
         settings: &config::Probe,
     ) -> io::Result<Self> {
-        let socket = Rc::new(AsyncFd::register(socket(path.family, mark, leg.source)?)?);
+        let socket = socket(path.family, mark, leg.source)?;
+        // SAFETY: the socket owns its descriptor and keeps it open and the same until dropped.
+        let socket = Rc::new(unsafe { AsyncFd::register(socket) }?);
         let id = u16::from_ne_bytes(random()?);
         let (interval, timeout) = (settings.interval, settings.timeout);
         let (round, sequence, open) = (0, 0, HashMap::new());

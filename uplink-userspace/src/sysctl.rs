@@ -109,8 +109,8 @@ pub fn apply(wanted: &[Sysctl]) -> Result<Vec<Change>> {
 /// Puts everything back: first what changes others by itself, then what still differs. What
 /// belongs to an interface that has gone is left out. Tries all, reports the first failure.
 pub fn restore(saved: &Saved) -> Result<Vec<Change>> {
-    let (mut entries, rest): (Vec<&Entry>, Vec<&Entry>) = saved.0.iter().partition(|e| is_global(&e.path));
-    entries.extend(rest);
+    let mut entries: Vec<&Entry> = saved.0.iter().collect();
+    entries.sort_by_key(|entry| influence(&entry.path));
     let (mut changes, mut failure) = (Vec::new(), None);
     for Entry { path, value: to } in entries {
         let Ok(from) = value(path) else { continue };
@@ -206,9 +206,14 @@ fn every_interface<'a>(outside: &BTreeSet<&'a str>, lan: &'a [String]) -> BTreeS
     outside.iter().copied().chain(lan).collect()
 }
 
-/// Those that change others when written.
-fn is_global(path: &str) -> bool {
-    path == V4_FORWARD || path == V6_FORWARD
+/// Zero for what changes everything else when written, one for what changes interfaces that
+/// nobody configured, two for the rest.
+fn influence(path: &str) -> u8 {
+    match path {
+        V4_FORWARD | V6_FORWARD => 0,
+        _ if path.contains("/conf/default/") => 1,
+        _ => 2,
+    }
 }
 
 fn side_effects(family: Family) -> io::Result<Vec<String>> {
