@@ -12,6 +12,8 @@ use crate::view::{Frame, View};
 const TICK: Duration = Duration::from_secs(1);
 const PHASE: Duration = Duration::from_secs(10);
 const WEIGHTS: [u32; 2] = [3, 1];
+/// The first uplink's share by these weights, in percent.
+const WANTED: f64 = 75.0;
 /// New flows must work again within this time of a fault.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(3);
 /// Points by which the share of the first uplink may differ over a whole run.
@@ -40,11 +42,15 @@ pub fn run(limit: Option<Duration>) -> Result<bool> {
     while !stopping() && limit.is_none_or(|limit| show.begun.elapsed() < limit) {
         show.tick(&mut view)?;
     }
-    let verdict = show.verdict(&mut view);
+    let verdict = show.verdict();
+    // A run that was interrupted is not judged.
+    let verdict = limit
+        .filter(|limit| show.begun.elapsed() >= *limit)
+        .map(|_| verdict);
+    view.summary(show.balanced, show.share(), &show.failovers, verdict);
     drop(show);
     daemon.stop()?;
-    // A run that was interrupted was not asked for a verdict.
-    Ok(verdict || (limit.is_none() && stopping()))
+    Ok(verdict.unwrap_or(true))
 }
 
 struct Show<'a> {
@@ -59,6 +65,8 @@ struct Show<'a> {
     _connections: [Ongoing; 2],
     fault: Option<Fault>,
     window: Vec<[u64; 3]>,
+    /// Both uplinks were up a second ago, and are not about to change.
+    steady: bool,
     balanced: [u64; 2],
     failovers: Vec<Option<Duration>>,
 }
@@ -81,6 +89,7 @@ impl<'a> Show<'a> {
             _connections: [connections(lab, Family::V4)?, connections(lab, Family::V6)?],
             fault: None,
             window: vec![echo.new_flows()],
+            steady: false,
             balanced: [0; 2],
             failovers: Vec::new(),
         })
@@ -109,6 +118,7 @@ impl<'a> Show<'a> {
             // Afresh, so that what is remembered of it stays small.
             self.pulses = pulses(self.lab)?;
         } else {
+            self.steady = false;
             let at = Instant::now();
             self.lab.blackhole(Isp::One)?;
             self.fault = Some(Fault { at, failover: None });
@@ -151,10 +161,12 @@ impl<'a> Show<'a> {
         let both_up = Isp::ALL
             .iter()
             .all(|isp| uplink_lab::daemon::find(&status, *isp).is_some_and(|u| u["state"] == "up"));
-        if both_up && self.fault.is_none() {
+        if both_up && self.steady {
             self.balanced[0] += seen[0] - last[0];
             self.balanced[1] += seen[1] - last[1];
         }
+        // The second in which it came up belongs to neither state.
+        self.steady = both_up && self.fault.is_none();
         let first = self.window[0];
         let window = [seen[0] - first[0], seen[1] - first[1]];
         view.show(&Frame {
@@ -165,22 +177,19 @@ impl<'a> Show<'a> {
         });
     }
 
-    fn verdict(&mut self, view: &mut View) -> bool {
-        if let Some(fault) = self
-            .fault
-            .take()
-            .filter(|f| f.failover.is_some() || f.at.elapsed() > FAILOVER_LIMIT)
-        {
-            self.failovers.push(fault.failover);
-        }
-        let total = self.balanced[0] + self.balanced[1];
-        let share = 100.0 * self.balanced[0] as f64 / total.max(1) as f64;
-        let wanted = 100.0 * f64::from(WEIGHTS[0]) / f64::from(WEIGHTS[0] + WEIGHTS[1]);
-        let balanced = total > 0 && (share - wanted).abs() <= SHARE_LIMIT;
+    /// Whether the shares and every failover were as they should be.
+    fn verdict(&mut self) -> bool {
+        let judged = |f: &Fault| f.failover.is_some() || f.at.elapsed() > FAILOVER_LIMIT;
+        self.failovers
+            .extend(self.fault.take().filter(judged).map(|fault| fault.failover));
+        let balanced = self.balanced != [0; 2] && (self.share() - WANTED).abs() <= SHARE_LIMIT;
         let in_time = |t: &Option<Duration>| t.is_some_and(|t| t <= FAILOVER_LIMIT);
-        let failed_over = !self.failovers.is_empty() && self.failovers.iter().all(in_time);
-        view.summary(total, share, wanted, &self.failovers, balanced && failed_over);
-        balanced && failed_over
+        balanced && !self.failovers.is_empty() && self.failovers.iter().all(in_time)
+    }
+
+    /// Of the first uplink in what came while both were up, in percent.
+    fn share(&self) -> f64 {
+        100.0 * self.balanced[0] as f64 / sum(&self.balanced).max(1) as f64
     }
 }
 

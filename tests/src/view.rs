@@ -8,7 +8,8 @@ use serde_json::Value;
 use uplink_lab::Isp;
 use uplink_lab::daemon::find;
 
-const BAR: usize = 40;
+/// With the rest of the line it fits into 80 columns.
+const BAR: usize = 24;
 const EVENTS: usize = 10;
 
 /// What is shown each second.
@@ -96,16 +97,21 @@ impl View {
         });
         let times = times.collect::<Vec<_>>().join(", ");
         println!(
-            "\nwhile both were up: {flows} new flows, isp1 took {share:.1} % (expected {wanted:.0} %)\n\
+            "\nwhile both were up: {} new flows, isp1 took {share:.1} % (expected 75 %)\n\
              failovers: {}\n{}",
+            flows[0] + flows[1],
             if times.is_empty() { "none" } else { &times },
-            if good { "as expected" } else { "NOT as expected" },
+            match verdict {
+                Some(true) => "as expected",
+                Some(false) => "NOT as expected",
+                None => "interrupted",
+            },
         );
     }
 
     fn screen(&self, frame: &Frame) -> String {
         let mut text = format!(
-            "{}   {} new flows/s, UDP and TCP\n\n",
+            "{}   {} new flows/s, UDP and TCP; shares of them as the servers see it\n\n",
             clock(frame.elapsed),
             frame.rate
         );
@@ -144,7 +150,7 @@ impl View {
             .map_or("-".into(), |loss| format!("{:.0} %", 100.0 * loss));
         let seen = 100.0 * share(isp, frame);
         format!(
-            "{} {} {seen:>5.1} % of new flows  rtt {rtt:>8}  loss {loss:>5}",
+            "{} {} {seen:>5.1} %  rtt {rtt:>8}  loss {loss:>5}",
             isp.name(),
             self.paint(state),
         )

@@ -48,7 +48,10 @@ mod tests {
 
     #[test]
     fn banks_and_families_are_told_apart() {
-        let s = Slot { v4: [1, 2], v6: [3, 4] };
+        let s = Slot {
+            v4: [1, 2],
+            v6: [3, 4],
+        };
         assert_eq!(in_bank(&s, Family::V4, 0), 1);
         assert_eq!(in_bank(&s, Family::V4, 1), 2);
         assert_eq!(in_bank(&s, Family::V6, 0), 3);

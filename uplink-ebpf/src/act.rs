@@ -14,7 +14,9 @@ pub fn send(ctx: &TcContext, config: &Config, uplink: u32, new_flow: bool) {
     if let Some(u) = UPLINKS.get(uplink) {
         ctx.set_mark(mark::merge(skb::fields(ctx).mark, config.mask, u.mark));
     }
-    let Some(sent) = SENT.get_ptr_mut(uplink) else { return };
+    let Some(sent) = SENT.get_ptr_mut(uplink) else {
+        return;
+    };
     // SAFETY: a per-CPU entry, and a program is not preempted by another on its CPU.
     let sent = unsafe { &mut *sent };
     sent.packets += 1;
@@ -25,7 +27,9 @@ pub fn send(ctx: &TcContext, config: &Config, uplink: u32, new_flow: bool) {
 /// Counts a packet that came back by an uplink.
 #[inline(always)]
 pub fn receive(ctx: &TcContext, uplink: u32) {
-    let Some(received) = RECEIVED.get_ptr_mut(uplink) else { return };
+    let Some(received) = RECEIVED.get_ptr_mut(uplink) else {
+        return;
+    };
     // SAFETY: as in `send`.
     let received = unsafe { &mut *received };
     received.packets += 1;

@@ -89,7 +89,10 @@ fn next_hop(answer: &Lookup) -> NextHop {
             _ => Addr::v4(answer.__bindgen_anon_4.ipv4_dst.to_ne_bytes()),
         }
     };
-    NextHop { gateway, ifindex: answer.ifindex }
+    NextHop {
+        gateway,
+        ifindex: answer.ifindex,
+    }
 }
 
 #[inline(always)]

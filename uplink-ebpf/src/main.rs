@@ -1,6 +1,9 @@
 //! Entry points only. The path reads top to bottom in [`steer`]: parse, exempt, pinned, pick, act.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(not(target_arch = "bpf"), allow(dead_code, reason = "the host only checks the types"))]
+#![cfg_attr(
+    not(target_arch = "bpf"),
+    allow(dead_code, reason = "the host only checks the types")
+)]
 // The macro of the entry points expands to functions of its own, without documentation.
 #![allow(missing_docs)]
 

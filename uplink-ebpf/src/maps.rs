@@ -40,8 +40,7 @@ pub static LOCALS: HashMap<Addr, u32, 1024> = HashMap::new();
 
 /// By [`uplink_common::Reason`].
 #[btf_map(name = "counters")]
-pub static COUNTERS: PerCpuArray<Counter, { uplink_common::reason::COUNT as usize }> =
-    PerCpuArray::new();
+pub static COUNTERS: PerCpuArray<Counter, { uplink_common::reason::COUNT as usize }> = PerCpuArray::new();
 
 /// Sent by uplink id.
 #[btf_map(name = "sent")]

@@ -54,8 +54,14 @@ pub fn network<B: Bytes>(bytes: &B) -> Result<Network, Reason> {
         offset += VLAN_LEN;
     }
     match ethertype {
-        ETH_IPV4 => Ok(Network { family: Family::V4, offset }),
-        ETH_IPV6 => Ok(Network { family: Family::V6, offset }),
+        ETH_IPV4 => Ok(Network {
+            family: Family::V4,
+            offset,
+        }),
+        ETH_IPV6 => Ok(Network {
+            family: Family::V6,
+            offset,
+        }),
         t if is_tag(t) => Err(Reason::TooDeep),
         _ => Err(Reason::NotIp),
     }
@@ -74,12 +80,7 @@ pub fn destination<B: Bytes>(bytes: &B, net: &Network) -> Option<Addr> {
 ///
 /// The key is written in place: the program's stack has 512 bytes, so nothing is copied.
 #[inline(always)]
-pub fn flow<B: Bytes>(
-    bytes: &B,
-    net: &Network,
-    defragmented: bool,
-    key: &mut FlowKey,
-) -> Result<(), Reason> {
+pub fn flow<B: Bytes>(bytes: &B, net: &Network, defragmented: bool, key: &mut FlowKey) -> Result<(), Reason> {
     let ip = header(bytes, net.family, net.offset, key)?;
     if ip.later_fragment || (ip.first_fragment && !defragmented) {
         return Ok(());
@@ -92,12 +93,7 @@ pub fn flow<B: Bytes>(
 
 /// The flow that an ICMP error quotes, seen from the sender of the error.
 #[inline(always)]
-fn quoted<B: Bytes>(
-    bytes: &B,
-    family: Family,
-    offset: usize,
-    key: &mut FlowKey,
-) -> Result<(), Reason> {
+fn quoted<B: Bytes>(bytes: &B, family: Family, offset: usize, key: &mut FlowKey) -> Result<(), Reason> {
     let ip = header(bytes, family, offset, key)?;
     if !ip.later_fragment {
         ports(bytes, ip.payload, key)?;
@@ -117,12 +113,7 @@ struct Upper {
 
 /// Reads addresses and protocol into the key.
 #[inline(always)]
-fn header<B: Bytes>(
-    bytes: &B,
-    family: Family,
-    offset: usize,
-    key: &mut FlowKey,
-) -> Result<Upper, Reason> {
+fn header<B: Bytes>(bytes: &B, family: Family, offset: usize, key: &mut FlowKey) -> Result<Upper, Reason> {
     match family {
         Family::V4 => v4(bytes, offset, key),
         Family::V6 => v6(bytes, offset, key),
@@ -176,12 +167,22 @@ fn extensions<B: Bytes>(bytes: &B, mut offset: usize, key: &mut FlowKey) -> Resu
                 key.proto = f[0];
                 offset += 8;
                 if be16([f[2], f[3]]) & 0xfff8 != 0 {
-                    return Ok(Upper { payload: offset, first_fragment, later_fragment: true });
+                    return Ok(Upper {
+                        payload: offset,
+                        first_fragment,
+                        later_fragment: true,
+                    });
                 }
                 first_fragment = f[3] & 1 != 0;
                 continue;
             }
-            _ => return Ok(Upper { payload: offset, first_fragment, later_fragment: false }),
+            _ => {
+                return Ok(Upper {
+                    payload: offset,
+                    first_fragment,
+                    later_fragment: false,
+                });
+            }
         };
         let [next, length] = bytes.get(offset).ok_or(Reason::Truncated)?;
         key.proto = next;
@@ -217,7 +218,9 @@ fn is_icmp_error<B: Bytes>(bytes: &B, proto: u8, offset: usize) -> bool {
     if proto != ICMP && proto != ICMPV6 {
         return false;
     }
-    let Some([kind, _]) = bytes.get(offset) else { return false };
+    let Some([kind, _]) = bytes.get(offset) else {
+        return false;
+    };
     match proto {
         // Unreachable, source quench, time exceeded, parameter problem (RFC 792).
         ICMP => matches!(kind, 3 | 4 | 11 | 12),

@@ -12,11 +12,19 @@ use crate::maps::{SLOT_TABLE, UPLINKS};
 #[inline(always)]
 pub fn pick(config: &Config, family: Family, key: &FlowKey) -> Result<(u32, Reason), Reason> {
     let hash = hash::flow(config.seed, key);
-    let mut survey = Survey { family: family.bit(), total: 0, edited: 0 };
+    let mut survey = Survey {
+        family: family.bit(),
+        total: 0,
+        edited: 0,
+    };
     walk(config.uplinks, survey_one, &mut survey);
     if survey.edited != 0 {
         let point = select::point(hash, survey.total);
-        let mut search = Search { family: family.bit(), point, found: 0 };
+        let mut search = Search {
+            family: family.bit(),
+            point,
+            found: 0,
+        };
         walk(config.uplinks, search_one, &mut search);
         return match search.found {
             0 => Err(Reason::BadSlot),
@@ -62,7 +70,9 @@ fn walk<T>(uplinks: u32, step: extern "C" fn(u32, *mut T) -> i64, state: &mut T)
 extern "C" fn survey_one(index: u32, state: *mut Survey) -> i64 {
     // SAFETY: `walk` passes a valid state.
     let state = unsafe { &mut *state };
-    let Some(u) = UPLINKS.get(index + 1) else { return STOP };
+    let Some(u) = UPLINKS.get(index + 1) else {
+        return STOP;
+    };
     state.edited |= u.weight ^ u.built_weight;
     state.total = state.total.wrapping_add(weight(u, state.family));
     GO_ON
@@ -71,7 +81,9 @@ extern "C" fn survey_one(index: u32, state: *mut Survey) -> i64 {
 extern "C" fn search_one(index: u32, state: *mut Search) -> i64 {
     // SAFETY: `walk` passes a valid state.
     let state = unsafe { &mut *state };
-    let Some(u) = UPLINKS.get(index + 1) else { return STOP };
+    let Some(u) = UPLINKS.get(index + 1) else {
+        return STOP;
+    };
     let weight = weight(u, state.family);
     if state.point < weight {
         state.found = index + 1;

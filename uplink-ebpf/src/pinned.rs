@@ -34,7 +34,9 @@ pub fn now_s() -> u32 {
 /// costs cache misses.
 #[inline(always)]
 pub fn find(family: Family, key: &FlowKey, now_s: u32) -> Found {
-    let Some(pin) = FLOWS.get_ptr_mut(key) else { return Found::None };
+    let Some(pin) = FLOWS.get_ptr_mut(key) else {
+        return Found::None;
+    };
     // SAFETY: the kernel keeps the entry's memory valid during the program. It may be reused
     // for another flow of ours meanwhile, which misplaces one packet at most.
     let pin = unsafe { &mut *pin };
@@ -55,7 +57,12 @@ pub fn find(family: Family, key: &FlowKey, now_s: u32) -> Found {
 #[inline(always)]
 pub fn keep(family: Family, key: &FlowKey, uplink: u32, replace: bool, now_s: u32) -> u32 {
     let generation = generation(uplink, family);
-    let pin = Pin { uplink, generation, last_used_s: now_s, created_s: now_s };
+    let pin = Pin {
+        uplink,
+        generation,
+        last_used_s: now_s,
+        created_s: now_s,
+    };
     let flags = if replace { ANY } else { NOEXIST };
     if FLOWS.insert(key, pin, flags).is_ok() {
         return uplink;

@@ -22,7 +22,10 @@ pub fn linear(ctx: &TcContext) -> Linear {
         // A refusal leaves less to read, which the parser reports as truncated.
         let _ = ctx.pull_data(want);
     }
-    Linear { data: ctx.data(), end: ctx.data_end() }
+    Linear {
+        data: ctx.data(),
+        end: ctx.data_end(),
+    }
 }
 
 impl Bytes for Linear {

@@ -6,9 +6,7 @@ use uplink_common::{ABI, Config, Family, FlowKey, Reason, record::DEFRAGMENTED};
 use crate::{
     act, exempt,
     maps::{CONFIG, LOCALS},
-    parse,
-    pick, pinned,
-    skb,
+    parse, pick, pinned, skb,
 };
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to our MAC.
@@ -27,8 +25,12 @@ pub fn steer(ctx: &TcContext) {
 #[inline(always)]
 pub fn count(ctx: &TcContext) {
     let bytes = skb::linear(ctx);
-    let Ok(network) = parse::network(&bytes) else { return };
-    let Some(address) = parse::destination(&bytes, &network) else { return };
+    let Ok(network) = parse::network(&bytes) else {
+        return;
+    };
+    let Some(address) = parse::destination(&bytes, &network) else {
+        return;
+    };
     // SAFETY: a copy of four bytes that user space writes whole.
     if let Some(uplink) = unsafe { LOCALS.get(&address) } {
         act::receive(ctx, *uplink);

@@ -57,7 +57,9 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
     let places = std::sync::Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, most likely: let others finish.
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -85,7 +87,10 @@ async fn client(stream: UnixStream, requests: mpsc::Sender<Request>) -> Result<(
         }
         let answer = match line.pop() {
             Some(0) => answer(&line, &requests).await,
-            _ => error("org.varlink.service.InvalidParameter", "request too long or not ended by NUL"),
+            _ => error(
+                "org.varlink.service.InvalidParameter",
+                "request too long or not ended by NUL",
+            ),
         };
         let mut bytes = serde_json::to_vec(&answer)?;
         bytes.push(0);
@@ -101,7 +106,10 @@ async fn answer(line: &[u8], requests: &mpsc::Sender<Request>) -> Value {
         .ok()
         .and_then(|v| v.get("method")?.as_str().map(str::to_owned));
     let Some(method) = method else {
-        return error("org.varlink.service.InvalidParameter", "no JSON object with a `method`");
+        return error(
+            "org.varlink.service.InvalidParameter",
+            "no JSON object with a `method`",
+        );
     };
     let (reply, result) = oneshot::channel();
     if requests.send(Request { method, reply }).await.is_err() {
@@ -124,17 +132,27 @@ fn error(name: &str, message: &str) -> Value {
 /// When none runs, when we may not ask, or with what it said.
 pub async fn call(runtime_dir: &Path, method: &str) -> Result<Value> {
     let path = path(runtime_dir);
-    let stream = UnixStream::connect(&path).await.with_context(|| match path.exists() {
-        true => format!("cannot talk to {}: the daemon is not running, or you are not in group `uplink`", path.display()),
-        false => format!("{} does not exist: the daemon is not running (start it with `uplink run`)", path.display()),
-    })?;
+    let stream = UnixStream::connect(&path)
+        .await
+        .with_context(|| match path.exists() {
+            true => format!(
+                "cannot talk to {}: the daemon is not running, or you are not in group `uplink`",
+                path.display()
+            ),
+            false => format!(
+                "{} does not exist: the daemon is not running (start it with `uplink run`)",
+                path.display()
+            ),
+        })?;
     let (read, mut write) = stream.into_split();
     let mut request = serde_json::to_vec(&json!({ "method": method }))?;
     request.push(0);
     write.write_all(&request).await?;
     let mut bytes = Vec::new();
     let mut read = BufReader::new(read);
-    tokio::time::timeout(PATIENCE, read.read_until(0, &mut bytes)).await.context("the daemon does not answer")??;
+    tokio::time::timeout(PATIENCE, read.read_until(0, &mut bytes))
+        .await
+        .context("the daemon does not answer")??;
     bytes.pop();
     let mut answer: Value = serde_json::from_slice(&bytes).context("the daemon's answer is no JSON")?;
     match answer.get("error") {

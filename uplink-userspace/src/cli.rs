@@ -25,7 +25,12 @@ struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// Configuration file
-    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/uplink/uplink.toml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/uplink/uplink.toml"
+    )]
     pub config: PathBuf,
     /// Where the control socket and the state file are
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/uplink")]
@@ -75,7 +80,9 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     let options = &cli.options;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         match cli.command {

@@ -92,7 +92,10 @@ pub async fn run(options: &Options) -> Result<()> {
 /// What the engine needs of the configuration.
 #[must_use]
 pub fn engine_settings(config: &Config) -> Settings {
-    let thresholds = Thresholds { fall: config.probe.fall, rise: config.probe.rise };
+    let thresholds = Thresholds {
+        fall: config.probe.fall,
+        rise: config.probe.rise,
+    };
     let count = |family| probe::targets(&config.probe, family).len();
     let targets = uplink_common::Family::ALL.map(count);
     Settings { thresholds, targets }
@@ -151,7 +154,9 @@ impl Daemon {
 
     /// Maps first: they decide about every packet that our program sees.
     async fn publish(&mut self) {
-        let published = self.maps.publish(self.engine.uplinks(), self.engine.selection(), &self.settings);
+        let published = self
+            .maps
+            .publish(self.engine.uplinks(), self.engine.selection(), &self.settings);
         if let Err(e) = published {
             tracing::error!("the new table is not live: {e:#}");
             return;
@@ -162,7 +167,9 @@ impl Daemon {
     /// Forgets the dead uplink's connections. Without NAT there is nothing to forget: addresses
     /// stay the same whichever way a flow goes.
     async fn abandon(&mut self, path: crate::engine::Path) {
-        let Some(u) = self.engine.uplinks().iter().find(|u| u.id == path.uplink) else { return };
+        let Some(u) = self.engine.uplinks().iter().find(|u| u.id == path.uplink) else {
+            return;
+        };
         if self.config.nat == config::NatMode::Off {
             return;
         }
@@ -173,13 +180,22 @@ impl Daemon {
     }
 
     fn announce(&mut self, change: &crate::engine::Change) {
-        let Some(u) = self.engine.uplinks().iter().find(|u| u.id == change.path.uplink) else { return };
-        let family = if change.path.family == uplink_common::Family::V4 { "IPv4" } else { "IPv6" };
+        let Some(u) = self.engine.uplinks().iter().find(|u| u.id == change.path.uplink) else {
+            return;
+        };
+        let family = if change.path.family == uplink_common::Family::V4 {
+            "IPv4"
+        } else {
+            "IPv6"
+        };
         match change.to {
             Verdict::Up => tracing::info!("{} is up ({family})", u.name),
             Verdict::Unknown => {}
             Verdict::Down if change.last => {
-                tracing::error!("{} is down ({family}), and so is every other: the last good table stays", u.name);
+                tracing::error!(
+                    "{} is down ({family}), and so is every other: the last good table stays",
+                    u.name
+                );
             }
             Verdict::Down => tracing::warn!("{} is down ({family}): new flows avoid it", u.name),
         }
@@ -224,7 +240,9 @@ impl Daemon {
 
     fn answer(&self, request: api::Request) {
         if request.method != api::STATUS {
-            let _ = request.reply.send(Err(anyhow::anyhow!("unknown method {}", request.method)));
+            let _ = request
+                .reply
+                .send(Err(anyhow::anyhow!("unknown method {}", request.method)));
             return;
         }
         let status = self.status();
@@ -254,7 +272,10 @@ impl Daemon {
             attach: self.loaded.hook.to_string(),
             uplinks,
             policies: Vec::new(),
-            packets: counters.into_iter().map(|(r, n)| (r.name().to_owned(), n)).collect(),
+            packets: counters
+                .into_iter()
+                .map(|(r, n)| (r.name().to_owned(), n))
+                .collect(),
             warnings: self.warnings(),
         })
     }

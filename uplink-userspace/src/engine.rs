@@ -118,13 +118,22 @@ impl Engine {
             for family in Family::ALL {
                 if u.leg(family).is_some() {
                     let path = Path { uplink: u.id, family };
-                    let verdict = if was_down.contains(&path) { Verdict::Down } else { Verdict::Unknown };
+                    let verdict = if was_down.contains(&path) {
+                        Verdict::Down
+                    } else {
+                        Verdict::Unknown
+                    };
                     let targets = settings.targets[family as usize];
                     health.push((path, Health::new(settings.thresholds, targets, verdict)));
                 }
             }
         }
-        let mut engine = Self { uplinks, health, settings, selection: Selection::default() };
+        let mut engine = Self {
+            uplinks,
+            health,
+            settings,
+            selection: Selection::default(),
+        };
         for family in Family::ALL {
             *engine.selection.family_mut(family) = engine
                 .serving(family)
@@ -160,7 +169,8 @@ impl Engine {
             Family::V6 if self.settings.targets[1] == 0 => Family::V4,
             own => own,
         };
-        self.health(Path { family, ..path }).map_or(Verdict::Unknown, Health::verdict)
+        self.health(Path { family, ..path })
+            .map_or(Verdict::Unknown, Health::verdict)
     }
 
     /// Takes one event and says what to do.
@@ -175,11 +185,7 @@ impl Engine {
         }
     }
 
-    fn judge(
-        &mut self,
-        path: Path,
-        result: impl FnOnce(&mut Health) -> Option<Verdict>,
-    ) -> Option<Verdict> {
+    fn judge(&mut self, path: Path, result: impl FnOnce(&mut Health) -> Option<Verdict>) -> Option<Verdict> {
         let (_, health) = self.health.iter_mut().find(|(p, _)| *p == path)?;
         result(health)
     }
@@ -228,20 +234,37 @@ mod tests {
     use proptest::prelude::*;
 
     fn engine() -> Engine {
-        let settings = Settings { thresholds: Thresholds { fall: 3, rise: 5 }, targets: [1, 0] };
+        let settings = Settings {
+            thresholds: Thresholds { fall: 3, rise: 5 },
+            targets: [1, 0],
+        };
         Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 1)], settings, &[])
     }
 
     fn path(uplink: u8) -> Path {
-        Path { uplink, family: Family::V4 }
+        Path {
+            uplink,
+            family: Family::V4,
+        }
     }
 
     fn answered(id: u8, round: u64) -> Event {
-        Event::Answered { path: path(id), round, rtt: Duration::from_millis(10) }
+        Event::Answered {
+            path: path(id),
+            round,
+            rtt: Duration::from_millis(10),
+        }
     }
 
     fn lose(e: &mut Engine, id: u8, rounds: std::ops::Range<u64>) -> Vec<Command> {
-        rounds.flat_map(|round| e.handle(Event::Lost { path: path(id), round })).collect()
+        rounds
+            .flat_map(|round| {
+                e.handle(Event::Lost {
+                    path: path(id),
+                    round,
+                })
+            })
+            .collect()
     }
 
     #[test]
@@ -268,7 +291,14 @@ mod tests {
         let mut e = engine();
         lose(&mut e, 1, 0..3);
         let commands = lose(&mut e, 2, 0..3);
-        assert_eq!(commands, [Command::Announce(Change { path: path(2), to: Verdict::Down, last: true })]);
+        assert_eq!(
+            commands,
+            [Command::Announce(Change {
+                path: path(2),
+                to: Verdict::Down,
+                last: true
+            })]
+        );
         assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
     }
 
@@ -296,7 +326,10 @@ mod tests {
 
     #[test]
     fn what_an_earlier_daemon_found_dead_is_not_tried_on_users() {
-        let settings = Settings { thresholds: Thresholds { fall: 3, rise: 5 }, targets: [1, 0] };
+        let settings = Settings {
+            thresholds: Thresholds { fall: 3, rise: 5 },
+            targets: [1, 0],
+        };
         let e = Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 1)], settings, &[path(1)]);
         assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
     }

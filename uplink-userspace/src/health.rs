@@ -57,7 +57,17 @@ impl Health {
     #[must_use]
     pub fn new(thresholds: Thresholds, targets: usize, verdict: Verdict) -> Self {
         let (answered, lost, open, window, seen, rtt) = (0, 0, BTreeMap::new(), 0, 0, None);
-        Self { thresholds, targets, verdict, answered, lost, open, window, seen, rtt }
+        Self {
+            thresholds,
+            targets,
+            verdict,
+            answered,
+            lost,
+            open,
+            window,
+            seen,
+            rtt,
+        }
     }
 
     /// What is thought of it now.
@@ -97,7 +107,11 @@ impl Health {
         self.forget(round);
         self.lost = 0;
         self.answered = self.answered.saturating_add(1);
-        let rise = if self.verdict == Verdict::Unknown { 1 } else { self.thresholds.rise };
+        let rise = if self.verdict == Verdict::Unknown {
+            1
+        } else {
+            self.thresholds.rise
+        };
         self.flip(self.answered >= rise, Verdict::Up)
     }
 
@@ -139,7 +153,11 @@ impl Health {
 
     fn sample(&mut self, ms: f64) {
         self.rtt = Some(match self.rtt {
-            None => Rtt { smoothed_ms: ms, last_ms: ms, jitter_ms: 0.0 },
+            None => Rtt {
+                smoothed_ms: ms,
+                last_ms: ms,
+                jitter_ms: 0.0,
+            },
             Some(r) => Rtt {
                 smoothed_ms: r.smoothed_ms + (ms - r.smoothed_ms) / 8.0,
                 jitter_ms: r.jitter_ms + ((ms - r.last_ms).abs() - r.jitter_ms) / 16.0,

@@ -23,7 +23,11 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
         let plan = plan(config, &engine, |_| true);
         print!("{}", text(&plan, engine.uplinks(), config));
     } else {
-        println!("{}: {} uplinks, no problems", config.file.path.display(), uplinks.len());
+        println!(
+            "{}: {} uplinks, no problems",
+            config.file.path.display(),
+            uplinks.len()
+        );
     }
     Ok(())
 }
@@ -44,7 +48,9 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink) -> bool) 
 
 fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {
     let name_of = |line: String| {
-        uplinks.iter().fold(line, |l, u| l.replace(&format!(" dev if{}", u.ifindex), &format!(" dev {}", u.interface)))
+        uplinks.iter().fold(line, |l, u| {
+            l.replace(&format!(" dev if{}", u.ifindex), &format!(" dev {}", u.interface))
+        })
     };
     let mut out = String::from("# rules\n");
     for rule in &plan.rules {
@@ -57,7 +63,11 @@ fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {
     out += &format!("# nftables\n{}\n# sysctls\n", plan.nft.trim_end());
     for s in &plan.sysctls {
         let now = sysctl::read(&s.path).unwrap_or_else(|| "?".into());
-        let note = if now == s.value { "already so".into() } else { format!("now {now}") };
+        let note = if now == s.value {
+            "already so".into()
+        } else {
+            format!("now {now}")
+        };
         out += &format!("{} = {} ({note})\n", s.path, s.value);
     }
     out + &maps_text(uplinks)
@@ -66,10 +76,17 @@ fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {
 fn maps_text(uplinks: &[Uplink]) -> String {
     let mut out = format!("# maps ({})\n", maps::NAMES.join(", "));
     for family in Family::ALL {
-        let total: u32 = uplinks.iter().filter(|u| u.leg(family).is_some()).map(|u| u.weight).sum();
+        let total: u32 = uplinks
+            .iter()
+            .filter(|u| u.leg(family).is_some())
+            .map(|u| u.weight)
+            .sum();
         for u in uplinks.iter().filter(|u| u.leg(family).is_some()) {
             let slots = u64::from(SLOTS) * u64::from(u.weight) / u64::from(total);
-            out += &format!("slots {family:?} {}: id {}, about {slots} of {SLOTS} while all are up\n", u.name, u.id);
+            out += &format!(
+                "slots {family:?} {}: id {}, about {slots} of {SLOTS} while all are up\n",
+                u.name, u.id
+            );
         }
     }
     out

@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
-    qdisc_detach_program,
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
 };
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
@@ -99,8 +98,13 @@ pub fn hook(attach: Attach) -> Result<Hook> {
 /// # Errors
 /// With the remedy, when any of that cannot be had.
 pub fn prepare(bpffs: &Path) -> Result<bool> {
-    ensure!(!OBJECT.is_empty(), "this binary was built without its BPF programs: use `cargo xtask build`");
-    let parent = bpffs.parent().context("--bpffs needs a directory, such as /sys/fs/bpf/uplink")?;
+    ensure!(
+        !OBJECT.is_empty(),
+        "this binary was built without its BPF programs: use `cargo xtask build`"
+    );
+    let parent = bpffs
+        .parent()
+        .context("--bpffs needs a directory, such as /sys/fs/bpf/uplink")?;
     if !on_bpffs(parent) {
         mount_bpffs(parent)?;
     }
@@ -132,7 +136,10 @@ fn on_bpffs(dir: &Path) -> bool {
 fn mount_bpffs(dir: &Path) -> Result<()> {
     use nix::mount::{MsFlags, mount};
     let remedy = || {
-        format!("{0} is no BPF file system and cannot be made one: run `mount -t bpf bpf {0}`", dir.display())
+        format!(
+            "{0} is no BPF file system and cannot be made one: run `mount -t bpf bpf {0}`",
+            dir.display()
+        )
     };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("bpf"), dir, Some("bpf"), flags, Some("mode=0700")).with_context(remedy)
@@ -149,7 +156,9 @@ impl Loaded {
         drop_resized_flows(bpffs, flows)?;
         let btf = Btf::from_sys_fs().ok();
         if btf.is_none() {
-            tracing::warn!("/sys/kernel/btf/vmlinux is missing: steering works without it, but maps may lack field names");
+            tracing::warn!(
+                "/sys/kernel/btf/vmlinux is missing: steering works without it, but maps may lack field names"
+            );
         }
         let mut loader = EbpfLoader::new();
         loader.btf(btf.as_ref()).map_max_entries(maps::FLOWS, flows);
@@ -161,9 +170,15 @@ impl Loaded {
         }
         let mut ebpf = loader.load(OBJECT).context("loading the BPF maps")?;
         for name in [STEER, COUNT] {
-            program(&mut ebpf, name)?.load().map_err(|e| refused(e, verbose))?;
+            program(&mut ebpf, name)?
+                .load()
+                .map_err(|e| refused(e, verbose))?;
         }
-        Ok(Self { ebpf, bpffs: bpffs.to_owned(), hook })
+        Ok(Self {
+            ebpf,
+            bpffs: bpffs.to_owned(),
+            hook,
+        })
     }
 
     /// The maps.
@@ -191,14 +206,19 @@ impl Loaded {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    let program = ebpf.program_mut(name).with_context(|| format!("the BPF object has no program `{name}`"))?;
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the BPF object has no program `{name}`"))?;
     Ok(program.try_into()?)
 }
 
 fn refused(error: aya::programs::ProgramError, verbose: bool) -> anyhow::Error {
     use aya::programs::ProgramError;
     match &error {
-        ProgramError::LoadError { io_error, verifier_log } if verbose => {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } if verbose => {
             anyhow::anyhow!("the kernel refused the BPF program ({io_error}):\n{verifier_log}")
         }
         ProgramError::LoadError { io_error, .. } => anyhow::anyhow!(
@@ -223,7 +243,8 @@ fn attach_tcx(program: &mut SchedClassifier, port: &Port, pin: &Path) -> Result<
     let order = TcAttachOptions::TcxOrder(LinkOrder::default());
     let id = program.attach_with_options(&port.name, TcAttachType::Ingress, order)?;
     let link = FdLink::try_from(program.take_link(id)?)?;
-    link.pin(pin).with_context(|| format!("pinning {}", pin.display()))?;
+    link.pin(pin)
+        .with_context(|| format!("pinning {}", pin.display()))?;
     Ok(())
 }
 
@@ -231,7 +252,11 @@ fn attach_clsact(program: &mut SchedClassifier, port: &Port) -> Result<()> {
     let _ = qdisc_add_clsact(&port.name);
     let (priority, handle) = FILTER;
     let handle = TcHandle::new(0, handle);
-    let options = NlOptions { priority, handle, classid: None };
+    let options = NlOptions {
+        priority,
+        handle,
+        classid: None,
+    };
     let ours = SchedClassifierLink::attached(&port.name, TcAttachType::Ingress, priority, handle, None)?;
     // Replacing comes first, so that an adopted filter is never missing.
     let id = match program.attach_to_link(ours) {
@@ -274,7 +299,9 @@ fn refuse_other_abi(bpffs: &Path) -> Result<()> {
 /// A flow table of another size is not reused; its flows are found again by their slots.
 fn drop_resized_flows(bpffs: &Path, flows: u32) -> Result<()> {
     let pin = bpffs.join(maps::FLOWS);
-    let Ok(map) = MapData::from_pin(&pin) else { return Ok(()) };
+    let Ok(map) = MapData::from_pin(&pin) else {
+        return Ok(());
+    };
     if map.info()?.max_entries() != flows {
         tracing::warn!("the flow table gets a new size: pins of live flows are lost");
         fs::remove_file(&pin)?;
@@ -295,7 +322,9 @@ pub fn remove(bpffs: &Path, clsact: &[ClsactPort]) -> Result<()> {
             remove_empty_clsact(&port.name);
         }
     }
-    let Ok(entries) = fs::read_dir(bpffs) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(bpffs) else {
+        return Ok(());
+    };
     for entry in entries.flatten() {
         let file = entry.file_name();
         let name = file.to_string_lossy();
@@ -332,5 +361,7 @@ fn remove_empty_clsact(interface: &str) {
 
 fn tc(args: &[&str]) -> Option<String> {
     let out = std::process::Command::new("tc").args(args).output().ok()?;
-    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+    out.status
+        .success()
+        .then(|| String::from_utf8_lossy(&out.stdout).into_owned())
 }

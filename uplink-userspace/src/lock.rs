@@ -48,7 +48,11 @@ impl Lock {
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Self { path, _file: file, _namespace: namespace })
+        Ok(Self {
+            path,
+            _file: file,
+            _namespace: namespace,
+        })
     }
 
     /// Removes the file, too: for a stop that leaves nothing.

@@ -20,7 +20,15 @@ pub const FLOWS: &str = "flows";
 
 /// Every map, which is pinned under its name.
 pub const NAMES: &[&str] = &[
-    "config", "uplinks", "slots", FLOWS, "next_hops", "locals", "counters", "sent", "received",
+    "config",
+    "uplinks",
+    "slots",
+    FLOWS,
+    "next_hops",
+    "locals",
+    "counters",
+    "sent",
+    "received",
 ];
 
 /// Handles to the maps.
@@ -51,7 +59,8 @@ impl Maps {
     /// When the object lacks one, which means that it belongs to another version.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
         let mut take = |name: &'static str| {
-            ebpf.take_map(name).with_context(|| format!("the BPF object has no map `{name}`"))
+            ebpf.take_map(name)
+                .with_context(|| format!("the BPF object has no map `{name}`"))
         };
         Ok(Self {
             config: take("config")?.try_into()?,
@@ -113,11 +122,17 @@ impl Maps {
         }
         let highest = uplinks.iter().map(|u| u32::from(u.id)).max().unwrap_or(0);
         let config = settings.record(bank, highest, before);
-        self.config.set(0, config, 0).context("switching the slot table")?;
+        self.config
+            .set(0, config, 0)
+            .context("switching the slot table")?;
         self.verify(&config)?;
         for u in uplinks {
             let old = self.uplinks.get(&u32::from(u.id), 0)?;
-            self.uplinks.set(u32::from(u.id), voided(u.id, record(u, selection, &old), selection), 0)?;
+            self.uplinks.set(
+                u32::from(u.id),
+                voided(u.id, record(u, selection, &old), selection),
+                0,
+            )?;
         }
         Ok(())
     }
@@ -135,11 +150,7 @@ impl Maps {
     ///
     /// # Errors
     /// When the kernel refuses a write (more than 256 next hops or 1,024 addresses).
-    pub fn set_addresses(
-        &mut self,
-        next_hops: &[(NextHop, u32)],
-        locals: &[(Addr, u32)],
-    ) -> Result<()> {
+    pub fn set_addresses(&mut self, next_hops: &[(NextHop, u32)], locals: &[(Addr, u32)]) -> Result<()> {
         replace(&mut self.next_hops, next_hops).context("map `next_hops`")?;
         replace(&mut self.locals, locals).context("map `locals`")
     }
@@ -163,7 +174,14 @@ impl Maps {
         for (id, old) in self.uplinks()? {
             if uplinks.iter().all(|u| u.id != id) {
                 let generation = old.generation.map(|g| g.wrapping_add(1));
-                self.uplinks.set(u32::from(id), Uplink { generation, ..Uplink::default() }, 0)?;
+                self.uplinks.set(
+                    u32::from(id),
+                    Uplink {
+                        generation,
+                        ..Uplink::default()
+                    },
+                    0,
+                )?;
             }
         }
         Ok(())
@@ -194,7 +212,10 @@ impl Maps {
                 flows: a.flows + b.flows,
             }))
         };
-        Ok(Carried { sent: sum(&self.sent)?, received: sum(&self.received)? })
+        Ok(Carried {
+            sent: sum(&self.sent)?,
+            received: sum(&self.received)?,
+        })
     }
 }
 
@@ -211,10 +232,26 @@ pub struct Settings {
 
 impl Settings {
     fn record(&self, bank: u32, uplinks: u32, before: Config) -> Config {
-        let flags = if self.nat == NatMode::Masquerade { DEFRAGMENTED } else { 0 };
+        let flags = if self.nat == NatMode::Masquerade {
+            DEFRAGMENTED
+        } else {
+            0
+        };
         let (mask, shift) = (self.mask.bits(), self.mask.shift());
-        let uplinks = if before.abi == ABI { uplinks.max(before.uplinks) } else { uplinks };
-        Config { abi: ABI, mask, shift, bank, uplinks, flags, seed: self.seed }
+        let uplinks = if before.abi == ABI {
+            uplinks.max(before.uplinks)
+        } else {
+            uplinks
+        };
+        Config {
+            abi: ABI,
+            mask,
+            shift,
+            bank,
+            uplinks,
+            flags,
+            seed: self.seed,
+        }
     }
 }
 
@@ -255,7 +292,11 @@ pub fn found_dead(records: &[(u8, Uplink)], uplinks: &[resolve::Uplink]) -> Vec<
 /// The name in a record.
 #[must_use]
 pub fn name(record: &Uplink) -> String {
-    let end = record.name.iter().position(|b| *b == 0).unwrap_or(record.name.len());
+    let end = record
+        .name
+        .iter()
+        .position(|b| *b == 0)
+        .unwrap_or(record.name.len());
     String::from_utf8_lossy(&record.name[..end]).into_owned()
 }
 
@@ -263,13 +304,23 @@ fn claims(uplinks: &[resolve::Uplink], selection: &Selection, family: Family) ->
     let serving = selection.family(family);
     let claim = |u: &resolve::Uplink| {
         let weight = serving.weight(u.id);
-        (weight > 0).then(|| table::Claim { id: u.id, name: u.name.clone(), weight })
+        (weight > 0).then(|| table::Claim {
+            id: u.id,
+            name: u.name.clone(),
+            weight,
+        })
     };
     uplinks.iter().filter_map(claim).collect()
 }
 
 fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
-    let serves = |family: Family| if selection.family(family).weight(u.id) > 0 { family.bit() } else { 0 };
+    let serves = |family: Family| {
+        if selection.family(family).weight(u.id) > 0 {
+            family.bit()
+        } else {
+            0
+        }
+    };
     let fresh = u32::from(!same_name(old, u));
     Uplink {
         generation: old.generation.map(|g| g.wrapping_add(fresh)),
@@ -303,10 +354,7 @@ fn name_bytes(name: &str) -> [u8; 16] {
 }
 
 /// Makes a hash map hold exactly these entries: adds first, so that nothing is missing meanwhile.
-fn replace<K: aya::Pod + PartialEq>(
-    map: &mut HashMap<MapData, K, u32>,
-    wanted: &[(K, u32)],
-) -> Result<()> {
+fn replace<K: aya::Pod + PartialEq>(map: &mut HashMap<MapData, K, u32>, wanted: &[(K, u32)]) -> Result<()> {
     for (key, value) in wanted {
         map.insert(*key, *value, 0)?;
     }
@@ -334,7 +382,9 @@ const STRIDE: usize = 8;
 
 impl SlotTable {
     fn new(map: Map) -> Result<Self> {
-        let Map::Array(map) = map else { bail!("the map `slots` is no array") };
+        let Map::Array(map) = map else {
+            bail!("the map `slots` is no array")
+        };
         let length = SLOTS as usize * STRIDE;
         // SAFETY: a fresh shared mapping of a map that is kept open beside it.
         let memory = unsafe {
@@ -351,7 +401,11 @@ impl SlotTable {
             return Err(std::io::Error::last_os_error()).context("mapping the map `slots`");
         }
         let memory = NonNull::new(memory.cast()).context("mapping the map `slots`")?;
-        Ok(Self { memory, length, _map: map })
+        Ok(Self {
+            memory,
+            length,
+            _map: map,
+        })
     }
 
     /// Fills one bank of every slot.
@@ -361,8 +415,14 @@ impl SlotTable {
             // bytes, which the program reads whole.
             unsafe {
                 let slot = self.memory.as_ptr().add(i * STRIDE).cast::<Slot>();
-                (&raw mut (*slot).v4).cast::<u8>().add(bank & 1).write_volatile(*v4);
-                (&raw mut (*slot).v6).cast::<u8>().add(bank & 1).write_volatile(*v6);
+                (&raw mut (*slot).v4)
+                    .cast::<u8>()
+                    .add(bank & 1)
+                    .write_volatile(*v4);
+                (&raw mut (*slot).v6)
+                    .cast::<u8>()
+                    .add(bank & 1)
+                    .write_volatile(*v6);
             }
         }
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);

@@ -147,7 +147,15 @@ pub fn routing(
             let to = default_route(family);
             let via = Via::Hops(hops);
             let table = kernel.rule_priority;
-            routes.push(Route { family, table, to, metric: METRIC, via, source: None, mtu: None });
+            routes.push(Route {
+                family,
+                table,
+                to,
+                metric: METRIC,
+                via,
+                source: None,
+                mtu: None,
+            });
         }
     }
     (rules, routes)
@@ -184,8 +192,14 @@ fn uplink_rules(family: Family, u: &Uplink, leg: &Leg, kernel: &Kernel) -> [Rule
         table: u.table,
         suppress_prefixlength: None,
     };
-    let mark = Selector::Mark { value: u.mark, mask: kernel.fwmark_mask.bits() };
-    [rule(MARK_RULES, mark), rule(SOURCE_RULES, Selector::From(leg.source))]
+    let mark = Selector::Mark {
+        value: u.mark,
+        mask: kernel.fwmark_mask.bits(),
+    };
+    [
+        rule(MARK_RULES, mark),
+        rule(SOURCE_RULES, Selector::From(leg.source)),
+    ]
 }
 
 fn uplink_routes(family: Family, u: &Uplink, leg: &Leg, usable: bool) -> Vec<Route> {
@@ -200,28 +214,45 @@ fn uplink_routes(family: Family, u: &Uplink, leg: &Leg, usable: bool) -> Vec<Rou
     };
     let mut routes = vec![route(default_route(family), BACKSTOP_METRIC, Via::Unreachable)];
     if usable {
-        let hop = Hop { gateway: leg.gateway, ifindex: u.ifindex, weight: 1 };
+        let hop = Hop {
+            gateway: leg.gateway,
+            ifindex: u.ifindex,
+            weight: 1,
+        };
         let connected = route(leg.prefix, METRIC, Via::Link { ifindex: u.ifindex });
         let default = route(default_route(family), METRIC, Via::Hops(vec![hop]));
         let source = Some(leg.source);
-        routes.push(Route { source, mtu: u.mtu, ..connected });
-        routes.push(Route { source, mtu: u.mtu, ..default });
+        routes.push(Route {
+            source,
+            mtu: u.mtu,
+            ..connected
+        });
+        routes.push(Route {
+            source,
+            mtu: u.mtu,
+            ..default
+        });
     }
     routes
 }
 
-fn hops(
-    uplinks: &[Uplink],
-    serving: &Serving,
-    family: Family,
-    usable: impl Fn(&Uplink) -> bool,
-) -> Vec<Hop> {
-    let max = serving.0.iter().map(|(_, w)| *w).max().unwrap_or(1).max(MAX_HOP_WEIGHT);
+fn hops(uplinks: &[Uplink], serving: &Serving, family: Family, usable: impl Fn(&Uplink) -> bool) -> Vec<Hop> {
+    let max = serving
+        .0
+        .iter()
+        .map(|(_, w)| *w)
+        .max()
+        .unwrap_or(1)
+        .max(MAX_HOP_WEIGHT);
     let hop = |u: &Uplink| {
         let gateway = u.leg(family)?.gateway;
         let weight = serving.weight(u.id);
         let scaled = (weight * MAX_HOP_WEIGHT).div_ceil(max).max(1);
-        (weight > 0 && usable(u)).then_some(Hop { gateway, ifindex: u.ifindex, weight: scaled as u16 })
+        (weight > 0 && usable(u)).then_some(Hop {
+            gateway,
+            ifindex: u.ifindex,
+            weight: scaled as u16,
+        })
     };
     uplinks.iter().filter_map(hop).collect()
 }
@@ -254,8 +285,16 @@ impl fmt::Display for Rule {
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flag = if self.family == Family::V6 { "-6 " } else { "" };
-        let kind = if self.via == Via::Unreachable { "unreachable " } else { "" };
-        write!(f, "ip {flag}route add {kind}{} table {} metric {}", self.to, self.table, self.metric)?;
+        let kind = if self.via == Via::Unreachable {
+            "unreachable "
+        } else {
+            ""
+        };
+        write!(
+            f,
+            "ip {flag}route add {kind}{} table {} metric {}",
+            self.to, self.table, self.metric
+        )?;
         if let Some(source) = self.source {
             write!(f, " src {source}")?;
         }
@@ -269,7 +308,11 @@ impl fmt::Display for Route {
                 write!(f, " via {} dev if{}", hops[0].gateway, hops[0].ifindex)
             }
             Via::Hops(hops) => hops.iter().try_for_each(|h| {
-                write!(f, " nexthop via {} dev if{} weight {}", h.gateway, h.ifindex, h.weight)
+                write!(
+                    f,
+                    " nexthop via {} dev if{} weight {}",
+                    h.gateway, h.ifindex, h.weight
+                )
             }),
         }
     }
@@ -284,14 +327,26 @@ mod tests {
     fn kernel() -> Kernel {
         let fwmark_mask = Mask::new(0x7f00_0000).unwrap();
         let attach = crate::config::Attach::Auto;
-        Kernel { fwmark_mask, rule_priority: 20000, protocol: 117, attach, flows: 1024 }
+        Kernel {
+            fwmark_mask,
+            rule_priority: 20000,
+            protocol: 117,
+            attach,
+            flows: 1024,
+        }
     }
 
     fn plan(serving: &[(u8, u32)], up: bool) -> (Vec<String>, Vec<String>) {
         let uplinks = [uplink(1, 3, 1), uplink(2, 1, 1)];
-        let selection = Selection { v4: Serving(serving.to_vec()), ..Selection::default() };
+        let selection = Selection {
+            v4: Serving(serving.to_vec()),
+            ..Selection::default()
+        };
         let (rules, routes) = routing(&uplinks, &selection, &kernel(), |_| up);
-        (rules.iter().map(ToString::to_string).collect(), routes.iter().map(ToString::to_string).collect())
+        (
+            rules.iter().map(ToString::to_string).collect(),
+            routes.iter().map(ToString::to_string).collect(),
+        )
     }
 
     #[test]
@@ -319,7 +374,12 @@ mod tests {
              nexthop via 10.0.1.1 dev if2 weight 3 nexthop via 10.0.2.1 dev if2 weight 1"
         );
         let (_, routes) = plan(&[(2, 1)], true);
-        assert!(routes.last().unwrap().ends_with("metric 100 via 10.0.2.1 dev if2"));
+        assert!(
+            routes
+                .last()
+                .unwrap()
+                .ends_with("metric 100 via 10.0.2.1 dev if2")
+        );
     }
 
     #[test]
@@ -337,6 +397,11 @@ mod tests {
     #[test]
     fn large_weights_are_scaled_to_what_a_next_hop_can_carry() {
         let (_, routes) = plan(&[(1, 1000), (2, 1)], true);
-        assert!(routes.last().unwrap().contains("weight 256 nexthop via 10.0.2.1 dev if2 weight 1"));
+        assert!(
+            routes
+                .last()
+                .unwrap()
+                .contains("weight 256 nexthop via 10.0.2.1 dev if2 weight 1")
+        );
     }
 }

@@ -92,7 +92,17 @@ impl Prober {
         let id = u16::from_ne_bytes(random()?);
         let (interval, timeout) = (settings.interval, settings.timeout);
         let (round, sequence, open) = (0, 0, HashMap::new());
-        Ok(Self { path, socket, targets, interval, timeout, id, round, sequence, open })
+        Ok(Self {
+            path,
+            socket,
+            targets,
+            interval,
+            timeout,
+            id,
+            round,
+            sequence,
+            open,
+        })
     }
 
     async fn run(mut self, events: mpsc::Sender<Event>) {
@@ -124,7 +134,12 @@ impl Prober {
             let packet = request(self.path.family, self.id, self.sequence, nonce);
             let to = SockAddr::from(SocketAddr::new(target, 0));
             let _ = self.socket.get_ref().send_to(&packet, &to);
-            let open = Open { round: self.round, target, nonce, sent: Instant::now() };
+            let open = Open {
+                round: self.round,
+                target,
+                nonce,
+                sent: Instant::now(),
+            };
             self.open.insert(self.sequence, open);
         }
     }
@@ -137,7 +152,11 @@ impl Prober {
         }
         let open = self.open.remove(&sequence)?;
         let rtt = open.sent.elapsed();
-        Some(Event::Answered { path: self.path, round: open.round, rtt })
+        Some(Event::Answered {
+            path: self.path,
+            round: open.round,
+            rtt,
+        })
     }
 
     fn expired(&mut self, now: Instant) -> Vec<Event> {
@@ -152,11 +171,18 @@ impl Prober {
             !late
         });
         rounds.sort_unstable();
-        rounds.into_iter().map(|round| Event::Lost { path, round }).collect()
+        rounds
+            .into_iter()
+            .map(|round| Event::Lost { path, round })
+            .collect()
     }
 
     fn next_expiry(&self) -> Option<Instant> {
-        self.open.values().map(|o| o.sent).min().map(|sent| sent + self.timeout)
+        self.open
+            .values()
+            .map(|o| o.sent)
+            .min()
+            .map(|sent| sent + self.timeout)
     }
 }
 
@@ -196,7 +222,10 @@ async fn receive(socket: &AsyncFd<Socket>) -> Answer {
                 // SAFETY: the kernel filled the first n bytes.
                 let bytes = buffer[..n].iter().map(|b| unsafe { b.assume_init() }).collect();
                 if let Some(from) = from.as_socket() {
-                    return Answer { from: from.ip(), bytes };
+                    return Answer {
+                        from: from.ip(),
+                        bytes,
+                    };
                 }
             }
             // An ICMP error about an earlier probe; that probe will be lost at its time.
@@ -208,7 +237,11 @@ async fn receive(socket: &AsyncFd<Socket>) -> Answer {
 /// An echo request. The kernel fills in the checksum of ICMPv6 only.
 fn request(family: Family, id: u16, sequence: u16, nonce: [u8; NONCE]) -> [u8; HEADER + NONCE] {
     let mut p = [0; HEADER + NONCE];
-    p[0] = if family == Family::V4 { ECHO_REQUEST_V4 } else { ECHO_REQUEST_V6 };
+    p[0] = if family == Family::V4 {
+        ECHO_REQUEST_V4
+    } else {
+        ECHO_REQUEST_V6
+    };
     p[4..6].copy_from_slice(&id.to_be_bytes());
     p[6..8].copy_from_slice(&sequence.to_be_bytes());
     p[HEADER..].copy_from_slice(&nonce);
@@ -225,7 +258,11 @@ fn reply(family: Family, id: u16, bytes: &[u8]) -> Option<(u16, [u8; NONCE])> {
         Family::V4 => bytes.get(usize::from(bytes.first()? & 0x0f) * 4..)?,
         Family::V6 => bytes,
     };
-    let kind = if family == Family::V4 { ECHO_REPLY_V4 } else { ECHO_REPLY_V6 };
+    let kind = if family == Family::V4 {
+        ECHO_REPLY_V4
+    } else {
+        ECHO_REPLY_V6
+    };
     let header = icmp.get(..HEADER)?;
     if header[0] != kind || header[4..6] != id.to_be_bytes() {
         return None;
@@ -236,7 +273,10 @@ fn reply(family: Family, id: u16, bytes: &[u8]) -> Option<(u16, [u8; NONCE])> {
 
 /// RFC 1071.
 fn checksum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], *c.get(1).unwrap_or(&0)]))).sum();
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|c| u32::from(u16::from_be_bytes([c[0], *c.get(1).unwrap_or(&0)])))
+        .sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !((folded & 0xffff) + (folded >> 16)) as u16
 }
@@ -249,7 +289,11 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     // SAFETY: the buffer is writable for N bytes.
     let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
-    if n == N as isize { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+    if n == N as isize {
+        Ok(bytes)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]
@@ -258,7 +302,11 @@ mod tests {
 
     fn echoed(family: Family, request: &[u8]) -> Vec<u8> {
         let mut r = request.to_vec();
-        r[0] = if family == Family::V4 { ECHO_REPLY_V4 } else { ECHO_REPLY_V6 };
+        r[0] = if family == Family::V4 {
+            ECHO_REPLY_V4
+        } else {
+            ECHO_REPLY_V6
+        };
         match family {
             Family::V4 => [&[0x45; 1][..], &[0; 19], &r].concat(),
             Family::V6 => r,

@@ -33,7 +33,9 @@ impl State {
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = path(dir);
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?)),
+            Ok(text) => Ok(Some(
+                serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?,
+            )),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("reading {}", path.display())),
         }
@@ -47,7 +49,12 @@ impl State {
         let path = path(dir);
         let new = path.with_extension("new");
         let write = || -> Result<()> {
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
             file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
             file.sync_all()?;
             Ok(fs::rename(&new, &path)?)
@@ -69,7 +76,11 @@ impl State {
 pub fn create_dir(dir: &Path) -> Result<()> {
     if !dir.is_dir() {
         let builder = &mut fs::DirBuilder::new();
-        builder.recursive(true).mode(0o755).create(dir).with_context(|| format!("creating {}", dir.display()))?;
+        builder
+            .recursive(true)
+            .mode(0o755)
+            .create(dir)
+            .with_context(|| format!("creating {}", dir.display()))?;
     }
     Ok(())
 }

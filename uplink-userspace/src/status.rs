@@ -169,7 +169,11 @@ pub fn uplink(engine: &Engine, u: &resolve::Uplink) -> Uplink {
 /// The part of new IPv4 flows; of IPv6 flows where nobody carries IPv4.
 fn share(engine: &Engine, id: u8) -> f64 {
     let selection = engine.selection();
-    let serving = if selection.v4.0.is_empty() { &selection.v6 } else { &selection.v4 };
+    let serving = if selection.v4.0.is_empty() {
+        &selection.v6
+    } else {
+        &selection.v4
+    };
     serving.share(id)
 }
 
@@ -183,7 +187,9 @@ fn rounded(ms: f64) -> f64 {
 pub fn table(status: &Status) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["UPLINK", "STATE", "SHARE", "RTT", "LOSS", "FLOWS", "SENT", "RECEIVED", "GATEWAY"]);
+    table.set_header([
+        "UPLINK", "STATE", "SHARE", "RTT", "LOSS", "FLOWS", "SENT", "RECEIVED", "GATEWAY",
+    ]);
     for u in &status.uplinks {
         table.add_row([
             u.name.clone(),
@@ -216,7 +222,11 @@ fn bytes(n: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{n} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 #[cfg(test)]
@@ -225,7 +235,10 @@ mod tests {
 
     #[test]
     fn bytes_are_readable() {
-        assert_eq!((bytes(0), bytes(1023), bytes(1536)), ("0 B".into(), "1023 B".into(), "1.5 KiB".into()));
+        assert_eq!(
+            (bytes(0), bytes(1023), bytes(1536)),
+            ("0 B".into(), "1023 B".into(), "1.5 KiB".into())
+        );
         assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
     }
 }

@@ -95,7 +95,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn claims(weights: &[u32]) -> Vec<Claim> {
-        let claim = |(i, w): (usize, &u32)| Claim { id: i as u8 + 1, name: format!("isp{}", i + 1), weight: *w };
+        let claim = |(i, w): (usize, &u32)| Claim {
+            id: i as u8 + 1,
+            name: format!("isp{}", i + 1),
+            weight: *w,
+        };
         weights.iter().enumerate().map(claim).collect()
     }
 
@@ -105,7 +109,11 @@ mod tests {
 
     /// Slots of uplinks other than `gone` that changed hands, as a fraction of the table.
     fn moved(before: &[u8], after: &[u8], gone: u8) -> f64 {
-        let moved = before.iter().zip(after).filter(|(b, a)| **b != gone && a != b).count();
+        let moved = before
+            .iter()
+            .zip(after)
+            .filter(|(b, a)| **b != gone && a != b)
+            .count();
         moved as f64 / f64::from(SLOTS)
     }
 

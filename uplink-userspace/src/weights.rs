@@ -28,11 +28,7 @@ impl Serving {
 /// The members of the lowest tier in which anybody is alive. `None` when nobody is: the last
 /// good table stays then, since a wrong verdict about everybody must not cut everybody off.
 #[must_use]
-pub fn serving(
-    uplinks: &[Uplink],
-    family: Family,
-    alive: impl Fn(&Uplink) -> bool,
-) -> Option<Serving> {
+pub fn serving(uplinks: &[Uplink], family: Family, alive: impl Fn(&Uplink) -> bool) -> Option<Serving> {
     let candidates = || uplinks.iter().filter(|u| u.leg(family).is_some() && alive(u));
     let tier = candidates().map(|u| u.tier).min()?;
     let members = candidates().filter(|u| u.tier == tier);
@@ -55,7 +51,11 @@ pub(crate) mod tests {
             name: format!("isp{id}"),
             interface: "eth0".into(),
             ifindex: 2,
-            v4: Some(leg(&format!("10.0.{id}.1"), &format!("10.0.{id}.100"), &format!("10.0.{id}.0/24"))),
+            v4: Some(leg(
+                &format!("10.0.{id}.1"),
+                &format!("10.0.{id}.100"),
+                &format!("10.0.{id}.0/24"),
+            )),
             v6: None,
             weight,
             tier,

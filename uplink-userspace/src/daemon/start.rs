@@ -116,7 +116,14 @@ async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) ->
     for port in &ports {
         loaded.attach(port)?;
     }
-    Ok(Parts { config, engine, maps, loaded, routes, settings })
+    Ok(Parts {
+        config,
+        engine,
+        maps,
+        loaded,
+        routes,
+        settings,
+    })
 }
 
 /// The secret of the hash survives restarts, so that flows whose pin was evicted meanwhile
@@ -126,21 +133,26 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
     let seed = if before.abi == ABI {
         before.seed
     } else {
-        let half = || probe::random().map(u64::from_ne_bytes).context("reading random bytes");
-        Seed { k0: half()?, k1: half()? }
+        let half = || {
+            probe::random()
+                .map(u64::from_ne_bytes)
+                .context("reading random bytes")
+        };
+        Seed {
+            k0: half()?,
+            k1: half()?,
+        }
     };
-    Ok(maps::Settings { mask: config.kernel.fwmark_mask, seed, nat: config.nat })
+    Ok(maps::Settings {
+        mask: config.kernel.fwmark_mask,
+        seed,
+        nat: config.nat,
+    })
 }
 
 /// Writes down what has to be put back, before anything is changed. Values that an earlier
 /// daemon noted are the original ones, so they win.
-fn remember(
-    options: &Options,
-    config: &Config,
-    engine: &Engine,
-    ports: &[Port],
-    hook: Hook,
-) -> Result<()> {
+fn remember(options: &Options, config: &Config, engine: &Engine, ports: &[Port], hook: Hook) -> Result<()> {
     let earlier = State::read(&options.runtime_dir)?;
     let lan = resolve::lan_interfaces(config);
     let wanted = sysctl::desired(engine.uplinks(), &lan, sysctl::read);
@@ -153,10 +165,18 @@ fn remember(
     for port in ports.iter().filter(|_| hook == Hook::Clsact) {
         if clsact.iter().all(|c| c.name != port.name) {
             let qdisc_is_ours = !loader::has_clsact(&port.name);
-            clsact.push(ClsactPort { name: port.name.clone(), qdisc_is_ours });
+            clsact.push(ClsactPort {
+                name: port.name.clone(),
+                qdisc_is_ours,
+            });
         }
     }
-    State { protocol: config.kernel.protocol, sysctls, clsact }.write(&options.runtime_dir)
+    State {
+        protocol: config.kernel.protocol,
+        sysctls,
+        clsact,
+    }
+    .write(&options.runtime_dir)
 }
 
 /// The interfaces to attach to: where clients enter, and where uplinks come back.
@@ -171,7 +191,11 @@ fn ports(config: &Config, host: &Host, uplinks: &[Uplink]) -> Vec<Port> {
     let port = |name: &&str| {
         let interface = host.interface(name)?;
         let steers = lan.iter().any(|l| l == name);
-        Some(Port { name: interface.name.clone(), ifindex: interface.index, steers })
+        Some(Port {
+            name: interface.name.clone(),
+            ifindex: interface.index,
+            steers,
+        })
     };
     names.iter().filter_map(port).collect()
 }
@@ -183,7 +207,13 @@ pub fn addresses(host: &Host, uplinks: &[Uplink]) -> (Vec<(NextHop, u32)>, Vec<(
     for u in uplinks {
         for leg in Family::ALL.into_iter().filter_map(|f| u.leg(f)) {
             let gateway = Addr::from(leg.gateway);
-            hops.push((NextHop { gateway, ifindex: u.ifindex }, u32::from(u.id)));
+            hops.push((
+                NextHop {
+                    gateway,
+                    ifindex: u.ifindex,
+                },
+                u32::from(u.id),
+            ));
             locals.push((Addr::from(leg.source), u32::from(u.id)));
         }
     }
@@ -198,18 +228,33 @@ pub fn addresses(host: &Host, uplinks: &[Uplink]) -> (Vec<(NextHop, u32)>, Vec<(
 
 /// Names the capabilities that are missing, before the first system call fails for them.
 fn capabilities() -> Result<()> {
-    const NEEDED: [(&str, u32); 4] =
-        [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+    const NEEDED: [(&str, u32); 4] = [
+        ("CAP_NET_ADMIN", 12),
+        ("CAP_NET_RAW", 13),
+        ("CAP_PERFMON", 38),
+        ("CAP_BPF", 39),
+    ];
     let missing: Vec<&str> = {
         let held = effective(Path::new("/proc/self/status"))?;
-        NEEDED.iter().filter(|(_, bit)| held & (1 << bit) == 0).map(|(name, _)| *name).collect()
+        NEEDED
+            .iter()
+            .filter(|(_, bit)| held & (1 << bit) == 0)
+            .map(|(name, _)| *name)
+            .collect()
     };
-    ensure!(missing.is_empty(), "missing {}: run as root or by uplink.service", missing.join(", "));
+    ensure!(
+        missing.is_empty(),
+        "missing {}: run as root or by uplink.service",
+        missing.join(", ")
+    );
     Ok(())
 }
 
 fn effective(status: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(status).with_context(|| format!("reading {}", status.display()))?;
-    let line = text.lines().find_map(|l| l.strip_prefix("CapEff:")).context("no CapEff line")?;
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:"))
+        .context("no CapEff line")?;
     Ok(u64::from_str_radix(line.trim(), 16)?)
 }

@@ -15,7 +15,14 @@ const DEFAULT_PROTOCOL: u8 = 117;
 
 impl Daemon {
     pub(super) async fn stop(self) -> Result<()> {
-        let Self { options, config, loaded, maps, lock, .. } = self;
+        let Self {
+            options,
+            config,
+            loaded,
+            maps,
+            lock,
+            ..
+        } = self;
         drop((loaded, maps));
         put_back(&options, Some(config.kernel.protocol)).await?;
         lock.remove();
@@ -50,7 +57,11 @@ pub(super) async fn put_back(options: &Options, protocol: Option<u8>) -> Result<
         tracing::warn!("{e:#}: sysctls cannot be restored");
         None
     });
-    let protocol = state.as_ref().map(|s| s.protocol).or(protocol).unwrap_or(DEFAULT_PROTOCOL);
+    let protocol = state
+        .as_ref()
+        .map(|s| s.protocol)
+        .or(protocol)
+        .unwrap_or(DEFAULT_PROTOCOL);
     let clsact = state.as_ref().map(|s| s.clsact.clone()).unwrap_or_default();
     let mut result = loader::remove(&options.bpffs, &clsact);
     let routing = async { Routes::new(protocol)?.remove_all().await };

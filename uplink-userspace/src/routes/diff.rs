@@ -152,7 +152,7 @@ mod tests {
     fn a_changed_route_is_replaced_and_not_deleted() {
         let old = route("0.0.0.0/0", Via::Hops(vec![hop("10.0.0.1", 1)]));
         let new = route("0.0.0.0/0", Via::Hops(vec![hop("10.0.0.2", 1)]));
-        let diff = routes(std::slice::from_ref(&new), &present(&[old.clone()]));
+        let diff = routes(std::slice::from_ref(&new), &present(std::slice::from_ref(&old)));
         assert_eq!((diff.add, diff.remove), (vec![new.clone()], vec![]));
         let diff = routes(&[new], &present(&[old.clone(), old]));
         assert_eq!(diff.remove, [1]);

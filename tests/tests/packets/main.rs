@@ -1,0 +1,157 @@
+//! The packet path as data: one row is a description, a frame, the outcome and the uplink.
+//!
+//! Every row runs the real program through `BPF_PROG_TEST_RUN`, in a network namespace of its
+//! own with real routes, and the maps are written by the daemon's own code.
+
+mod bench;
+mod frames;
+mod rows;
+
+use std::collections::HashMap;
+
+use uplink_common::{Family, FlowKey, Reason, hash, select};
+use uplink_userspace::table;
+
+use bench::{Bench, SEED};
+use frames::{V4, V6};
+
+/// Runs a test on a thread with a namespace of its own, which goes away with the thread.
+fn in_namespace(test: impl FnOnce(&mut Bench) + Send + 'static) {
+    let run = move || test(&mut Bench::new().expect("this test needs root and UPLINK_BPF_OBJECT"));
+    std::thread::spawn(run).join().unwrap_or_else(|e| std::panic::resume_unwind(e));
+}
+
+#[test]
+fn every_row_has_its_outcome() {
+    in_namespace(|bench| {
+        for row in rows::all() {
+            bench.prepare(&row);
+            let got = bench.run(&row.frame, row.mark_in);
+            assert_eq!(got.reason, row.reason, "{}", row.what);
+            let uplink = got.mark >> 24;
+            let others = got.mark & 0x80ff_ffff;
+            assert_eq!(others, row.mark_in & 0x80ff_ffff, "{}: others' bits", row.what);
+            assert_eq!(row.steered, (1..=2).contains(&uplink) && row.mark_in >> 24 & 0x7f == 0, "{}", row.what);
+        }
+    });
+}
+
+#[test]
+fn every_reason_has_a_row() {
+    let rows = rows::all();
+    for reason in Reason::ALL {
+        assert!(rows.iter().any(|r| r.reason == *reason), "no row for {}", reason.name());
+    }
+}
+
+#[test]
+fn kernel_and_user_space_pick_the_same_slot() {
+    in_namespace(|bench| {
+        let table = table::build(&bench.claims());
+        let mut seen: HashMap<u8, u32> = HashMap::new();
+        for n in 0..5_000_u32 {
+            let port = 1024 + (n % 50_000) as u16;
+            for family in Family::ALL {
+                let (frame, key) = match family {
+                    Family::V4 => (V4::udp(port, 53).client(n).frame(), V4::udp(port, 53).client(n).key()),
+                    Family::V6 => (V6::udp(port, 53).frame(), V6::udp(port, 53).key()),
+                };
+                let slot = select::slot(hash::flow(SEED, &key));
+                let got = bench.run(&frame, 0);
+                assert_eq!(got.mark >> 24, u32::from(table[slot as usize]), "{key:?}");
+                *seen.entry(table[slot as usize]).or_default() += 1;
+            }
+        }
+        let share = f64::from(seen[&1]) / 10_000.0;
+        println!("weights 3:1, 10,000 flows: {share:.4} by the first");
+        assert!((share - 0.75).abs() < 0.015, "{share}");
+    });
+}
+
+#[test]
+fn a_flow_keeps_its_uplink_when_the_table_changes_and_moves_when_its_uplink_dies() {
+    in_namespace(|bench| {
+        let frame = V4::udp(4000, 53).frame();
+        let before = bench.run(&frame, 0).mark >> 24;
+        let other = 3 - before;
+        bench.serve(&[(other as u8, 1)], false);
+        let kept = bench.run(&frame, 0);
+        assert_eq!((kept.reason, kept.mark >> 24), (Reason::Pinned, before));
+        bench.serve(&[(other as u8, 1)], true);
+        let moved = bench.run(&frame, 0);
+        assert_eq!((moved.reason, moved.mark >> 24), (Reason::Repicked, other));
+    });
+}
+
+#[test]
+fn fragments_and_errors_follow_their_flow() {
+    in_namespace(|bench| {
+        for port in 5000..5200 {
+            let flow = V4::udp(port, 53);
+            let mark = bench.run(&flow.frame(), 0).mark;
+            assert_eq!(bench.run(&flow.first_fragment(), 0).mark, mark, "first fragment of port {port}");
+            assert_eq!(bench.run(&flow.error_about_reply(), 0).mark, mark, "ICMP error of port {port}");
+            let flow = V6::udp(port, 53);
+            let mark = bench.run(&flow.frame(), 0).mark;
+            assert_eq!(bench.run(&flow.error_about_reply(), 0).mark, mark, "ICMPv6 error of port {port}");
+            assert_eq!(bench.run(&flow.with_extensions(), 0).mark, mark, "extension headers, port {port}");
+        }
+    });
+}
+
+/// Every length and random bytes: never dropped, never steered by bytes that are not there.
+#[test]
+fn garbage_is_passed_on() {
+    in_namespace(|bench| {
+        let good = [V4::tcp(1, 2).frame(), V6::udp(3, 4).with_extensions()];
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        for frame in good.iter().cycle().take(2_000) {
+            let mut frame = frame.clone();
+            for _ in 0..4 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                let at = 12 + (random >> 8) as usize % (frame.len() - 12);
+                frame[at] = random as u8;
+            }
+            frame.truncate(14 + (random >> 32) as usize % (frame.len() - 13));
+            bench.run(&frame, 0);
+        }
+        for frame in &good {
+            for length in 14..frame.len() {
+                let got = bench.run(&frame[..length], 0);
+                assert!(length >= 14 + 20 || got.mark == 0, "steered by {length} bytes");
+            }
+        }
+    });
+}
+
+#[test]
+fn weights_edited_in_the_map_count_for_the_next_flow() {
+    in_namespace(|bench| {
+        let by_hand = |bench: &mut Bench, weights: [u32; 2]| {
+            bench.edit_weights(weights);
+            let marks = (0..1_000_u32).map(|n| V4::udp(9, 9).client(n)).map(|f| {
+                bench.forget(&f.key());
+                let got = bench.run(&f.frame(), 0);
+                assert_eq!(got.reason, Reason::PickedByWeight);
+                got.mark >> 24
+            });
+            marks.filter(|id| *id == 1).count()
+        };
+        assert_eq!(by_hand(bench, [0, 1]), 0);
+        assert_eq!(by_hand(bench, [1, 0]), 1_000);
+        let half = by_hand(bench, [7, 7]);
+        assert!((430..570).contains(&half), "{half} of 1,000");
+    });
+}
+
+#[test]
+fn a_key_of_the_common_crate_is_the_key_of_the_program() {
+    in_namespace(|bench| {
+        let flow = V6::udp(77, 88);
+        bench.run(&flow.frame(), 0);
+        let key: FlowKey = flow.key();
+        assert!(bench.pin(&key).is_some(), "{key:?}");
+    });
+}

@@ -1,0 +1,111 @@
+//! The rows: at least one for every named outcome.
+
+use uplink_common::Reason::{self, *};
+
+use crate::frames::{V4, V6, of_type, tagged};
+
+/// One packet and what becomes of it.
+pub struct Row {
+    pub what: &'static str,
+    pub frame: Vec<u8>,
+    pub before: Before,
+    pub mark_in: u32,
+    pub reason: Reason,
+    pub steered: bool,
+}
+
+/// What happened before the packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing: an empty flow table.
+    Nothing,
+    /// The same packet.
+    Same,
+    /// The same packet, then its uplink died.
+    Died,
+    /// Somebody gave the uplinks other weights in the map.
+    WeightsEdited,
+    /// Somebody wrote an uplink that does not exist into every slot.
+    SlotsBroken,
+    /// No daemon has written the configuration yet.
+    NoConfig,
+}
+
+fn row(what: &'static str, frame: Vec<u8>, reason: Reason) -> Row {
+    let steered = matches!(reason, Pinned | Picked | PickedByWeight | Repicked);
+    Row { what, frame, before: Before::Nothing, mark_in: 0, reason, steered }
+}
+
+fn after(before: Before, row: Row) -> Row {
+    Row { before, ..row }
+}
+
+pub fn all() -> Vec<Row> {
+    let v4 = V4::udp(1000, 53);
+    let v6 = V6::udp(1000, 53);
+    let mut rows = steered(v4, v6);
+    rows.extend(left_alone(v4, v6));
+    rows.extend(malformed(v4, v6));
+    rows
+}
+
+fn steered(v4: V4, v6: V6) -> Vec<Row> {
+    vec![
+        row("UDP over IPv4", v4.frame(), Picked),
+        row("TCP over IPv4", V4::tcp(1000, 443).frame(), Picked),
+        row("UDP over IPv6", v6.frame(), Picked),
+        row("a ping", v4.echo(7), Picked),
+        row("one VLAN tag", tagged(&v4.frame(), 1), Picked),
+        row("two VLAN tags", tagged(&v6.frame(), 2), Picked),
+        row("IPv4 options", v4.with_options(), Picked),
+        row("IPv6 extension headers", v6.with_extensions(), Picked),
+        row("a first fragment", v4.first_fragment(), Picked),
+        row("a later fragment", v4.later_fragment(), Picked),
+        row("GRE", v4.protocol(47), Picked),
+        row("ESP", v4.protocol(50), Picked),
+        row("an unknown protocol", v4.protocol(253), Picked),
+        row("an ICMP error", v4.error_about_reply(), Picked),
+        Row { mark_in: 0x80ab_cdef, ..row("others' bits of the mark", v4.frame(), Picked) },
+        after(Before::Same, row("the second packet", v4.frame(), Pinned)),
+        after(Before::Same, row("the second packet, IPv6", v6.frame(), Pinned)),
+        after(Before::Died, row("a flow whose uplink died", v4.frame(), Repicked)),
+        after(Before::WeightsEdited, row("weights edited by hand", v4.frame(), PickedByWeight)),
+    ]
+}
+
+fn left_alone(v4: V4, v6: V6) -> Vec<Row> {
+    let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    vec![
+        row("to our own address", v4.to([192, 168, 1, 100]).frame(), Local),
+        row("to an address of ours that the map does not know", v4.to([172, 16, 9, 1]).frame(), Local),
+        row("to a host of a connected network", v4.to([172, 16, 0, 77]).frame(), NotDefault),
+        row("to the gateway itself", v4.to([192, 168, 1, 1]).frame(), NotDefault),
+        row("where a static route points elsewhere", v4.to([198, 18, 0, 1]).frame(), NotDefault),
+        after(Before::Same, row("again, remembered", v4.to([198, 18, 0, 1]).frame(), KernelPinned)),
+        row("where a route says unreachable", v4.to([198, 19, 0, 1]).frame(), NoRoute),
+        row("to another host's MAC", v4.frame_to([2, 0, 0, 0, 0, 9]), NotForUs),
+        row("broadcast", v4.frame_to([0xff; 6]), NotForUs),
+        row("ARP", of_type(&v4.frame(), 0x0806), NotIp),
+        row("multicast", v4.to([224, 0, 0, 251]).frame(), NotRoutable),
+        row("limited broadcast", v4.to([255; 4]).frame(), NotRoutable),
+        row("IPv4 link-local", v4.to([169, 254, 1, 1]).frame(), NotRoutable),
+        row("IPv6 link-local", v6.to(link_local).frame(), NotRoutable),
+        row("from nowhere", v4.from([0; 4]).frame(), BadSource),
+        Row { mark_in: 0x0200_0000, ..row("already marked", v4.frame(), Marked) },
+        after(Before::SlotsBroken, row("a slot that names nobody", v4.frame(), BadSlot)),
+        after(Before::NoConfig, row("no configuration yet", v4.frame(), NotReady)),
+    ]
+}
+
+fn malformed(v4: V4, v6: V6) -> Vec<Row> {
+    let mut short_header = v4.frame();
+    short_header[14] = 0x44;
+    vec![
+        row("half an IPv4 header", v4.frame()[..24].to_vec(), Truncated),
+        row("half an IPv6 header", v6.frame()[..40].to_vec(), Truncated),
+        row("no ports", v4.frame()[..36].to_vec(), Truncated),
+        row("a header length below five words", short_header, Truncated),
+        row("three VLAN tags", tagged(&v4.frame(), 3), TooDeep),
+        row("nine extension headers", v6.too_deep(), TooDeep),
+    ]
+}
