@@ -90,7 +90,13 @@ impl View {
     }
 
     /// The last word.
-    pub fn summary(&self, flows: u64, share: f64, wanted: f64, failovers: &[Option<Duration>], good: bool) {
+    pub fn summary(
+        &self,
+        flows: [u64; 2],
+        share: f64,
+        failovers: &[Option<Duration>],
+        verdict: Option<bool>,
+    ) {
         let times = failovers.iter().map(|t| match t {
             Some(t) => format!("{} ms", t.as_millis()),
             None => "not seen".into(),

@@ -230,8 +230,7 @@ impl Daemon {
         for change in sysctl::apply(&plan.sysctls)? {
             tracing::info!("sysctl {change}");
         }
-        let (hops, locals) = start::addresses(&host, self.engine.uplinks());
-        self.maps.set_addresses(&hops, &locals)?;
+        self.maps.set_addresses(&start::addresses(&host, self.engine.uplinks()))?;
         if routes_moved {
             self.maps.routes_changed()?;
         }

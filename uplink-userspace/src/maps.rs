@@ -43,6 +43,15 @@ pub struct Maps {
     received: PerCpuArray<MapData, Traffic>,
 }
 
+/// What the program compares route answers and destinations with; values are uplink ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Route answers that mean an uplink.
+    pub next_hops: Vec<(NextHop, u32)>,
+    /// This host's addresses; 0 where it is no uplink's source.
+    pub locals: Vec<(Addr, u32)>,
+}
+
 /// What one uplink carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
@@ -150,9 +159,9 @@ impl Maps {
     ///
     /// # Errors
     /// When the kernel refuses a write (more than 256 next hops or 1,024 addresses).
-    pub fn set_addresses(&mut self, next_hops: &[(NextHop, u32)], locals: &[(Addr, u32)]) -> Result<()> {
-        replace(&mut self.next_hops, next_hops).context("map `next_hops`")?;
-        replace(&mut self.locals, locals).context("map `locals`")
+    pub fn set_addresses(&mut self, addresses: &Addresses) -> Result<()> {
+        replace(&mut self.next_hops, &addresses.next_hops).context("map `next_hops`")?;
+        replace(&mut self.locals, &addresses.locals).context("map `locals`")
     }
 
     /// Voids what flows were told while routes were different: the pins on the kernel's routes.

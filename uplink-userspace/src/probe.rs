@@ -217,19 +217,13 @@ async fn receive(socket: &AsyncFd<Socket>) -> Answer {
             return std::future::pending().await;
         };
         let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
-        match ready.try_io(|s| s.get_ref().recv_from(&mut buffer)) {
-            Ok(Ok((n, from))) => {
-                // SAFETY: the kernel filled the first n bytes.
-                let bytes = buffer[..n].iter().map(|b| unsafe { b.assume_init() }).collect();
-                if let Some(from) = from.as_socket() {
-                    return Answer {
-                        from: from.ip(),
-                        bytes,
-                    };
-                }
+        // An error is an ICMP message about an earlier probe, which will be lost at its time.
+        if let Ok(Ok((n, from))) = ready.try_io(|s| s.get_ref().recv_from(&mut buffer)) {
+            // SAFETY: the kernel filled the first n bytes.
+            let bytes = buffer[..n].iter().map(|b| unsafe { b.assume_init() }).collect();
+            if let Some(from) = from.as_socket() {
+                return Answer { from: from.ip(), bytes };
             }
-            // An ICMP error about an earlier probe; that probe will be lost at its time.
-            Ok(Err(_)) | Err(_) => {}
         }
     }
 }

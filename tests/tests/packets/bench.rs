@@ -12,7 +12,7 @@ use uplink_common::record::Config;
 use uplink_common::{Addr, Family, FlowKey, NextHop, Pin, Reason, Seed, Slot, Uplink};
 use uplink_userspace::config::NatMode;
 use uplink_userspace::engine::{Path, Selection};
-use uplink_userspace::maps::{Maps, Settings};
+use uplink_userspace::maps::{Addresses, Maps, Settings};
 use uplink_userspace::resolve::{self, Leg};
 use uplink_userspace::table::Claim;
 use uplink_userspace::weights::Serving;
@@ -22,7 +22,8 @@ use crate::rows::{Before, Row};
 /// The hash's secret.
 pub const SEED: Seed = Seed { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
 
-const MASK: u32 = 0x7f00_0000;
+/// Our bits of the mark.
+pub const MASK: u32 = 0x7f00_0000;
 const NAMES: [&str; 2] = ["isp1", "isp2"];
 
 /// Offsets within `struct __sk_buff` (linux/bpf.h).
@@ -166,7 +167,7 @@ impl Bench {
                 locals.push((Addr::from(leg.source), u32::from(u.id)));
             }
         }
-        self.maps.set_addresses(&hops, &locals)
+        self.maps.set_addresses(&Addresses { next_hops: hops, locals })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::host::Host;
 use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
 use crate::lock::Lock;
-use crate::maps::{self, Maps};
+use crate::maps::{self, Addresses, Maps};
 use crate::resolve::{self, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
@@ -109,8 +109,7 @@ async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) ->
     routes.apply(&plan).await?;
 
     let settings = settings(&config, &maps)?;
-    let (hops, locals) = addresses(host, engine.uplinks());
-    maps.set_addresses(&hops, &locals)?;
+    maps.set_addresses(&addresses(host, engine.uplinks()))?;
     maps.routes_changed()?;
     maps.publish(engine.uplinks(), engine.selection(), &settings)?;
     for port in &ports {
@@ -201,7 +200,7 @@ fn ports(config: &Config, host: &Host, uplinks: &[Uplink]) -> Vec<Port> {
 }
 
 /// What the program compares route answers and destinations with.
-pub fn addresses(host: &Host, uplinks: &[Uplink]) -> (Vec<(NextHop, u32)>, Vec<(Addr, u32)>) {
+pub fn addresses(host: &Host, uplinks: &[Uplink]) -> Addresses {
     let mut hops = Vec::new();
     let mut locals = Vec::new();
     for u in uplinks {
@@ -223,7 +222,7 @@ pub fn addresses(host: &Host, uplinks: &[Uplink]) -> (Vec<(NextHop, u32)>, Vec<(
             locals.push((address, 0));
         }
     }
-    (hops, locals)
+    Addresses { next_hops: hops, locals }
 }
 
 /// Names the capabilities that are missing, before the first system call fails for them.
