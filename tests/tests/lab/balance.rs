@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use uplink_lab::daemon::write_config;
 use uplink_lab::traffic::{Ongoing, tcp_connects, udp_flows};
@@ -47,6 +47,7 @@ pub fn flow_keeps_uplink() -> Result<()> {
     )?;
     daemon.signal(Signal::SIGHUP)?;
     pause(1.0);
+    daemon.await_up().context("after SIGHUP")?;
     expect_share(
         "after the reload",
         &udp_flows(&lab, 2_000, Family::V4)?,

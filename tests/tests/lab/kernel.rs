@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use uplink_common::{SLOTS, Uplink};
 use uplink_lab::traffic::udp_flows;
 use uplink_lab::{Family, Isp, Lab, Shape, Snapshot};
 
 use crate::support::{daemon, expect_share, lab};
 
 const MAPS: &str = "/sys/fs/bpf/uplink";
-const SLOTS: u32 = 65_537;
 
 pub fn clsact_attach() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
@@ -115,10 +115,10 @@ fn update(lab: &Lab, id: u32, record: &[u8]) -> Result<()> {
     lab.router.run(&line).map(drop)
 }
 
-/// The second word of the record is the weight.
 fn with_weight(record: &[u8], weight: u32) -> Vec<u8> {
+    const AT: usize = std::mem::offset_of!(Uplink, weight);
     let mut record = record.to_vec();
-    record[4..8].copy_from_slice(&weight.to_ne_bytes());
+    record[AT..AT + 4].copy_from_slice(&weight.to_ne_bytes());
     record
 }
 
