@@ -133,6 +133,16 @@ pub struct Traffic {
     pub flows: u64,
 }
 
+/// Map `policies`, by number, per CPU. Number 0 is the rule for what no policy matches: balance
+/// over all uplinks.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Policy {
+    /// New flows that it placed.
+    pub flows: u64,
+}
+
+const _: () = assert!(size_of::<Policy>() == 8);
 const _: () = assert!(size_of::<Config>() == 40);
 const _: () = assert!(size_of::<Uplink>() == 44);
 const _: () = assert!(size_of::<Slot>() == 4);
@@ -158,6 +168,8 @@ mod pod {
     unsafe impl aya::Pod for Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Traffic {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Policy {}
     // SAFETY: as above; the pad bytes are a named field.
     unsafe impl aya::Pod for crate::FlowKey {}
     // SAFETY: sixteen bytes.

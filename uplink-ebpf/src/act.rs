@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use uplink_common::{Config, Reason, mark};
 
 use crate::{
-    maps::{COUNTERS, RECEIVED, SENT, UPLINKS},
+    maps::{COUNTERS, POLICIES, RECEIVED, SENT, UPLINKS},
     skb,
 };
 
@@ -34,6 +34,15 @@ pub fn receive(ctx: &TcContext, uplink: u32) {
     let received = unsafe { &mut *received };
     received.packets += 1;
     received.bytes += u64::from(ctx.len());
+}
+
+/// Counts a flow that a policy placed.
+#[inline(always)]
+pub fn placed(policy: u32) {
+    if let Some(policy) = POLICIES.get_ptr_mut(policy) {
+        // SAFETY: as in `send`.
+        unsafe { (*policy).flows += 1 };
+    }
 }
 
 /// Counts the outcome.

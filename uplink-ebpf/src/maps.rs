@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use uplink_common::{
     Addr, FlowKey, MAX_UPLINKS, NextHop, Pin, SLOTS, Slot, Uplink,
-    record::{Config, Counter, DEFAULT_FLOWS, Traffic},
+    record::{Config, Counter, DEFAULT_FLOWS, Policy, Traffic},
 };
 
 /// `BPF_F_MMAPABLE`: user space writes a whole table by plain stores.
@@ -49,3 +49,7 @@ pub static SENT: PerCpuArray<Traffic, RECORDS> = PerCpuArray::new();
 /// Received by uplink id.
 #[btf_map(name = "received")]
 pub static RECEIVED: PerCpuArray<Traffic, RECORDS> = PerCpuArray::new();
+
+/// By policy number; 0 balances over all uplinks.
+#[btf_map(name = "policies")]
+pub static POLICIES: PerCpuArray<Policy, 1> = PerCpuArray::new();

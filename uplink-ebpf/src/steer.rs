@@ -12,6 +12,9 @@ use crate::{
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to our MAC.
 const PACKET_HOST: u32 = 0;
 
+/// The policy of what no other policy matches.
+const EVERYTHING_ELSE: u32 = 0;
+
 /// Steers one packet and counts the outcome.
 #[inline(always)]
 pub fn steer(ctx: &TcContext) {
@@ -92,6 +95,7 @@ fn place(
         return Err(Reason::KernelPinned);
     }
     act::send(ctx, config, uplink, true);
+    act::placed(EVERYTHING_ELSE);
     match was {
         Some(1..) => Ok(Reason::Repicked),
         _ => Ok(reason),

@@ -2,6 +2,7 @@
 //! the maps is "compute the desired state, apply the difference", at start, after every event,
 //! every few seconds, and at the stop.
 
+mod reload;
 mod start;
 mod stop;
 
@@ -18,7 +19,7 @@ use crate::cli::Options;
 use crate::config::{self, Config};
 use crate::engine::{Command, Engine, Event, Settings};
 use crate::health::{Thresholds, Verdict};
-use crate::loader::Loaded;
+use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
 use crate::routes::Routes;
@@ -41,6 +42,7 @@ pub struct Daemon {
     loaded: Loaded,
     routes: Routes,
     settings: maps::Settings,
+    ports: Vec<Port>,
     since: SystemTime,
     warnings: Vec<Warning>,
     lock: Lock,
@@ -54,7 +56,10 @@ struct Sources {
     terminate: Signal,
     interrupt: Signal,
     hand_over: Signal,
-    _tasks: JoinSet<()>,
+    reload: Signal,
+    /// Probers, made anew by a reload.
+    probers: JoinSet<()>,
+    _api: JoinSet<()>,
 }
 
 /// How to end.
@@ -103,20 +108,30 @@ pub fn engine_settings(config: &Config) -> Settings {
 
 impl Daemon {
     async fn sources(&self) -> Result<Sources> {
-        let (send_event, probes) = mpsc::channel(256);
+        let (probers, probes) = self.probers()?;
         let (send_request, requests) = mpsc::channel(16);
-        let mut tasks = probe::start(self.engine.uplinks(), &self.config.probe, &send_event)?;
         let listener = api::bind(&api::path(&self.options.runtime_dir))?;
-        tasks.spawn_local(api::serve(listener, send_request));
+        let mut api = JoinSet::new();
+        api.spawn_local(api::serve(listener, send_request));
         Ok(Sources {
+            probers,
             probes,
             requests,
             network: links::watch().await?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hand_over: signal(SignalKind::user_defined1())?,
-            _tasks: tasks,
+            reload: signal(SignalKind::hangup())?,
+            _api: api,
         })
+    }
+
+    fn probers(&self) -> Result<(JoinSet<()>, mpsc::Receiver<Event>)> {
+        let (send, probes) = mpsc::channel(256);
+        Ok((
+            probe::start(self.engine.uplinks(), &self.config.probe, &send)?,
+            probes,
+        ))
     }
 
     async fn serve(&mut self, from: &mut Sources) -> End {
@@ -138,8 +153,32 @@ impl Daemon {
                 _ = from.terminate.recv() => return End::Stop,
                 _ = from.interrupt.recv() => return End::Stop,
                 _ = from.hand_over.recv() => return End::HandOver,
+                _ = from.reload.recv() => self.reload_on_signal(from).await,
             }
         }
+    }
+
+    async fn reload_on_signal(&mut self, from: &mut Sources) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+        let reloaded = match self.reload().await {
+            // Results of the old probers belong to the old engine.
+            Ok(()) => self.probers().map(|new| (from.probers, from.probes) = new),
+            Err(e) => Err(e),
+        };
+        self.warnings.retain(|w| w.code != "reload-failed");
+        match reloaded {
+            Ok(()) => tracing::info!("reloaded: {} uplinks", self.engine.uplinks().len()),
+            Err(e) => {
+                tracing::error!("not reloaded, the old configuration stays: {e:#}");
+                self.publish().await;
+                self.warnings.push(Warning {
+                    code: "reload-failed".into(),
+                    text: format!("{e:#}"),
+                    remedy: "correct the file and reload again".into(),
+                });
+            }
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     }
 
     async fn handle(&mut self, event: Event) {
@@ -230,7 +269,8 @@ impl Daemon {
         for change in sysctl::apply(&plan.sysctls)? {
             tracing::info!("sysctl {change}");
         }
-        self.maps.set_addresses(&start::addresses(&host, self.engine.uplinks()))?;
+        self.maps
+            .set_addresses(&start::addresses(&host, self.engine.uplinks()))?;
         if routes_moved {
             self.maps.routes_changed()?;
         }

@@ -13,7 +13,7 @@ use aya::programs::tc::{
 };
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
-use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use uplink_common::ABI;
 use uplink_common::record::Config;
@@ -154,14 +154,9 @@ impl Loaded {
     pub fn load(bpffs: &Path, hook: Hook, flows: u32, verbose: bool) -> Result<Self> {
         refuse_other_abi(bpffs)?;
         drop_resized_flows(bpffs, flows)?;
-        let btf = Btf::from_sys_fs().ok();
-        if btf.is_none() {
-            tracing::warn!(
-                "/sys/kernel/btf/vmlinux is missing: steering works without it, but maps may lack field names"
-            );
-        }
         let mut loader = EbpfLoader::new();
-        loader.btf(btf.as_ref()).map_max_entries(maps::FLOWS, flows);
+        // The kernel's own BTF is only for relocations, of which the programs have none.
+        loader.btf(None).map_max_entries(maps::FLOWS, flows);
         if verbose {
             loader.verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS);
         }
@@ -305,6 +300,21 @@ fn drop_resized_flows(bpffs: &Path, flows: u32) -> Result<()> {
     if map.info()?.max_entries() != flows {
         tracing::warn!("the flow table gets a new size: pins of live flows are lost");
         fs::remove_file(&pin)?;
+    }
+    Ok(())
+}
+
+/// Detaches from an interface that has no part any more.
+///
+/// # Errors
+/// When the pin cannot be removed.
+pub fn detach(bpffs: &Path, port: &Port) -> Result<()> {
+    for name in [STEER, COUNT] {
+        let _ = qdisc_detach_program(&port.name, TcAttachType::Ingress, name);
+    }
+    let pin = pin_of(bpffs, port.ifindex);
+    if pin.exists() {
+        fs::remove_file(&pin).with_context(|| format!("removing {}", pin.display()))?;
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ pub const NAMES: &[&str] = &[
     "counters",
     "sent",
     "received",
+    "policies",
 ];
 
 /// Handles to the maps.

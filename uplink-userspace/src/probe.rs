@@ -222,7 +222,10 @@ async fn receive(socket: &AsyncFd<Socket>) -> Answer {
             // SAFETY: the kernel filled the first n bytes.
             let bytes = buffer[..n].iter().map(|b| unsafe { b.assume_init() }).collect();
             if let Some(from) = from.as_socket() {
-                return Answer { from: from.ip(), bytes };
+                return Answer {
+                    from: from.ip(),
+                    bytes,
+                };
             }
         }
     }

@@ -20,7 +20,10 @@ use uplink_userspace::weights::Serving;
 use crate::rows::{Before, Row};
 
 /// The hash's secret.
-pub const SEED: Seed = Seed { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
+pub const SEED: Seed = Seed {
+    k0: 0x0706_0504_0302_0100,
+    k1: 0x0f0e_0d0c_0b0a_0908,
+};
 
 /// Our bits of the mark.
 pub const MASK: u32 = 0x7f00_0000;
@@ -61,12 +64,21 @@ impl Bench {
         network()?;
         let ifindex = nix::net::if_::if_nametoindex("eth0")?;
         let object = std::env::var_os("UPLINK_BPF_OBJECT").context("UPLINK_BPF_OBJECT is not set")?;
-        let mut ebpf = EbpfLoader::new().map_max_entries("flows", 65_536).load_file(object)?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("flows", 65_536)
+            .load_file(object)?;
         program(&mut ebpf)?.load()?;
         let hands = Hands::new(&ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         let uplinks = vec![uplink(1, 3, ifindex), uplink(2, 1, ifindex)];
-        let mut bench = Self { ebpf, maps, hands, uplinks, ifindex, counted: Vec::new() };
+        let mut bench = Self {
+            ebpf,
+            maps,
+            hands,
+            uplinks,
+            ifindex,
+            counted: Vec::new(),
+        };
         bench.addresses()?;
         bench.serve(&[(1, 3), (2, 1)], false);
         bench.counted = bench.maps.counters()?;
@@ -87,7 +99,11 @@ impl Bench {
             }
             Before::WeightsEdited => self.edit_weights([5, 5]),
             Before::SlotsBroken => self.break_slots(),
-            Before::NoConfig => self.hands.config.set(0, Config::default(), 0).expect("map `config`"),
+            Before::NoConfig => self
+                .hands
+                .config
+                .set(0, Config::default(), 0)
+                .expect("map `config`"),
         }
     }
 
@@ -106,10 +122,15 @@ impl Bench {
         // TC_ACT_UNSPEC: the packet goes on, whatever it is.
         assert_eq!(result.return_value, u32::MAX);
         let counted = self.maps.counters().expect("counters");
-        let moved = counted.iter().zip(&self.counted).filter(|(now, was)| now.1 != was.1);
+        let moved = counted
+            .iter()
+            .zip(&self.counted)
+            .filter(|(now, was)| now.1 != was.1);
         let moved: Vec<Reason> = moved.map(|(now, _)| now.0).collect();
         self.counted = counted;
-        let [reason] = moved[..] else { panic!("one packet, outcomes {moved:?}") };
+        let [reason] = moved[..] else {
+            panic!("one packet, outcomes {moved:?}")
+        };
         let mark = u32::from_ne_bytes(after[CTX_MARK..CTX_MARK + 4].try_into().expect("four bytes"));
         Outcome { reason, mark }
     }
@@ -124,13 +145,23 @@ impl Bench {
             voided: self.uplinks.iter().filter(gone).flat_map(path).collect(),
         };
         let mask = Mask::new(MASK).expect("a valid mask");
-        let settings = Settings { mask, seed: SEED, nat: NatMode::Masquerade };
-        self.maps.publish(&self.uplinks, &selection, &settings).expect("publishing");
+        let settings = Settings {
+            mask,
+            seed: SEED,
+            nat: NatMode::Masquerade,
+        };
+        self.maps
+            .publish(&self.uplinks, &selection, &settings)
+            .expect("publishing");
     }
 
     /// What the table of the beginning is built from.
     pub fn claims(&self) -> Vec<Claim> {
-        let claim = |u: &resolve::Uplink| Claim { id: u.id, name: u.name.clone(), weight: u.weight };
+        let claim = |u: &resolve::Uplink| Claim {
+            id: u.id,
+            name: u.name.clone(),
+            weight: u.weight,
+        };
         self.uplinks.iter().map(claim).collect()
     }
 
@@ -138,13 +169,26 @@ impl Bench {
     pub fn edit_weights(&mut self, weights: [u32; 2]) {
         for (id, weight) in (1..).zip(weights) {
             let record = self.hands.uplinks.get(&id, 0).expect("map `uplinks`");
-            self.hands.uplinks.set(id, Uplink { weight, ..record }, 0).expect("map `uplinks`");
+            self.hands
+                .uplinks
+                .set(id, Uplink { weight, ..record }, 0)
+                .expect("map `uplinks`");
         }
     }
 
     fn break_slots(&mut self) {
         for slot in 0..uplink_common::SLOTS {
-            self.hands.slots.set(slot, Slot { v4: [99; 2], v6: [200; 2] }, 0).expect("map `slots`");
+            self.hands
+                .slots
+                .set(
+                    slot,
+                    Slot {
+                        v4: [99; 2],
+                        v6: [200; 2],
+                    },
+                    0,
+                )
+                .expect("map `slots`");
         }
     }
 
@@ -163,11 +207,20 @@ impl Bench {
         let mut locals = Vec::new();
         for u in &self.uplinks {
             for leg in [u.v4, u.v6].into_iter().flatten() {
-                hops.push((NextHop { gateway: leg.gateway.into(), ifindex: u.ifindex }, u32::from(u.id)));
+                hops.push((
+                    NextHop {
+                        gateway: leg.gateway.into(),
+                        ifindex: u.ifindex,
+                    },
+                    u32::from(u.id),
+                ));
                 locals.push((Addr::from(leg.source), u32::from(u.id)));
             }
         }
-        self.maps.set_addresses(&Addresses { next_hops: hops, locals })
+        self.maps.set_addresses(&Addresses {
+            next_hops: hops,
+            locals,
+        })
     }
 }
 
@@ -177,7 +230,9 @@ impl Hands {
             let (Map::Array(data) | Map::LruHashMap(data)) = ebpf.map(name).context("no such map")? else {
                 anyhow::bail!("map `{name}` has another type");
             };
-            Ok(Map::from_map_data(MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)?)?)
+            Ok(Map::from_map_data(MapData::from_fd(
+                data.fd().as_fd().try_clone_to_owned()?,
+            )?)?)
         };
         Ok(Self {
             config: map("config")?.try_into()?,
@@ -189,7 +244,10 @@ impl Hands {
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
-    Ok(ebpf.program_mut("uplink_ingress").context("no such program")?.try_into()?)
+    Ok(ebpf
+        .program_mut("uplink_ingress")
+        .context("no such program")?
+        .try_into()?)
 }
 
 fn uplink(id: u8, weight: u32, ifindex: u32) -> resolve::Uplink {
@@ -202,7 +260,11 @@ fn uplink(id: u8, weight: u32, ifindex: u32) -> resolve::Uplink {
         1 => leg("192.168.1.1", "192.168.1.100", "192.168.1.0/24"),
         _ => leg("10.0.0.1", "10.0.0.100", "10.0.0.0/24"),
     };
-    let v6 = leg(&format!("fd00:{id}::1"), &format!("fd00:{id}::100"), &format!("fd00:{id}::/64"));
+    let v6 = leg(
+        &format!("fd00:{id}::1"),
+        &format!("fd00:{id}::100"),
+        &format!("fd00:{id}::/64"),
+    );
     resolve::Uplink {
         id,
         name: NAMES[usize::from(id) - 1].into(),
@@ -236,7 +298,10 @@ route add 198.18.0.0/24 via 172.16.0.9
 route add unreachable 198.19.0.0/24
 route add default via fd00:1::1";
     for line in COMMANDS.lines() {
-        let status = Command::new("ip").args(line.split_whitespace()).status().context("running ip")?;
+        let status = Command::new("ip")
+            .args(line.split_whitespace())
+            .status()
+            .context("running ip")?;
         ensure!(status.success(), "ip {line}");
     }
     for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {

@@ -25,11 +25,20 @@ pub struct V4 {
 
 impl V4 {
     pub fn udp(sport: u16, dport: u16) -> Self {
-        Self { src: [172, 16, 0, 2], dst: SERVER4, sport, dport, proto: UDP }
+        Self {
+            src: [172, 16, 0, 2],
+            dst: SERVER4,
+            sport,
+            dport,
+            proto: UDP,
+        }
     }
 
     pub fn tcp(sport: u16, dport: u16) -> Self {
-        Self { proto: TCP, ..Self::udp(sport, dport) }
+        Self {
+            proto: TCP,
+            ..Self::udp(sport, dport)
+        }
     }
 
     pub fn to(self, dst: [u8; 4]) -> Self {
@@ -65,7 +74,10 @@ impl V4 {
         let builder = PacketBuilder::ethernet2(CLIENT_MAC, mac).ipv4(self.src, self.dst, 64);
         let mut out = Vec::new();
         let written = match self.proto {
-            TCP => builder.tcp(self.sport, self.dport, 1, 1000).syn().write(&mut out, b"payload"),
+            TCP => builder
+                .tcp(self.sport, self.dport, 1, 1000)
+                .syn()
+                .write(&mut out, b"payload"),
             _ => builder.udp(self.sport, self.dport).write(&mut out, b"payload"),
         };
         written.expect("writing to memory");
@@ -76,7 +88,10 @@ impl V4 {
     pub fn echo(&self, id: u16) -> Vec<u8> {
         let builder = PacketBuilder::ethernet2(CLIENT_MAC, ROUTER_MAC).ipv4(self.src, self.dst, 64);
         let mut out = Vec::new();
-        builder.icmpv4_echo_request(id, 1).write(&mut out, b"ping").expect("writing to memory");
+        builder
+            .icmpv4_echo_request(id, 1)
+            .write(&mut out, b"ping")
+            .expect("writing to memory");
         out
     }
 
@@ -109,7 +124,13 @@ impl V4 {
 
     /// The client's "port unreachable" about the server's answer.
     pub fn error_about_reply(&self) -> Vec<u8> {
-        let reply = Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..*self };
+        let reply = Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            ..*self
+        };
         let mut f = self.protocol(1);
         f.truncate(ETH + 20);
         f.extend([3, 3, 0, 0, 0, 0, 0, 0]);
@@ -129,7 +150,12 @@ pub struct V6 {
 
 impl V6 {
     pub fn udp(sport: u16, dport: u16) -> Self {
-        Self { src: CLIENT6, dst: SERVER6, sport, dport }
+        Self {
+            src: CLIENT6,
+            dst: SERVER6,
+            sport,
+            dport,
+        }
     }
 
     pub fn to(self, dst: [u8; 16]) -> Self {
@@ -150,7 +176,10 @@ impl V6 {
     pub fn frame(&self) -> Vec<u8> {
         let builder = PacketBuilder::ethernet2(CLIENT_MAC, ROUTER_MAC).ipv6(self.src, self.dst, 64);
         let mut out = Vec::new();
-        builder.udp(self.sport, self.dport).write(&mut out, b"payload").expect("writing to memory");
+        builder
+            .udp(self.sport, self.dport)
+            .write(&mut out, b"payload")
+            .expect("writing to memory");
         out
     }
 
@@ -173,7 +202,12 @@ impl V6 {
 
     /// The client's "port unreachable" about the server's answer.
     pub fn error_about_reply(&self) -> Vec<u8> {
-        let reply = Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport };
+        let reply = Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+        };
         let mut f = self.frame();
         f[ETH + 6] = 58;
         f.truncate(ETH + 40);

@@ -18,7 +18,9 @@ use frames::{V4, V6, tagged};
 /// Runs a test on a thread with a namespace of its own, which goes away with the thread.
 fn in_namespace(test: impl FnOnce(&mut Bench) + Send + 'static) {
     let run = move || test(&mut Bench::new().expect("this test needs root and UPLINK_BPF_OBJECT"));
-    std::thread::spawn(run).join().unwrap_or_else(|e| std::panic::resume_unwind(e));
+    std::thread::spawn(run)
+        .join()
+        .unwrap_or_else(|e| std::panic::resume_unwind(e));
 }
 
 #[test]
@@ -42,7 +44,11 @@ fn every_row_has_its_outcome() {
 fn every_reason_has_a_row() {
     let rows = rows::all();
     for reason in Reason::ALL {
-        assert!(rows.iter().any(|r| r.reason == *reason), "no row for {}", reason.name());
+        assert!(
+            rows.iter().any(|r| r.reason == *reason),
+            "no row for {}",
+            reason.name()
+        );
     }
 }
 
@@ -55,7 +61,10 @@ fn kernel_and_user_space_pick_the_same_slot() {
             let port = 1024 + (n % 50_000) as u16;
             for family in Family::ALL {
                 let (frame, key) = match family {
-                    Family::V4 => (V4::udp(port, 53).client(n).frame(), V4::udp(port, 53).client(n).key()),
+                    Family::V4 => (
+                        V4::udp(port, 53).client(n).frame(),
+                        V4::udp(port, 53).client(n).key(),
+                    ),
                     Family::V6 => (V6::udp(port, 53).frame(), V6::udp(port, 53).key()),
                 };
                 let slot = select::slot(hash::flow(SEED, &key));
@@ -91,12 +100,28 @@ fn fragments_and_errors_follow_their_flow() {
         for port in 5000..5200 {
             let flow = V4::udp(port, 53);
             let mark = bench.run(&flow.frame(), 0).mark;
-            assert_eq!(bench.run(&flow.first_fragment(), 0).mark, mark, "first fragment of port {port}");
-            assert_eq!(bench.run(&flow.error_about_reply(), 0).mark, mark, "ICMP error of port {port}");
+            assert_eq!(
+                bench.run(&flow.first_fragment(), 0).mark,
+                mark,
+                "first fragment of port {port}"
+            );
+            assert_eq!(
+                bench.run(&flow.error_about_reply(), 0).mark,
+                mark,
+                "ICMP error of port {port}"
+            );
             let flow = V6::udp(port, 53);
             let mark = bench.run(&flow.frame(), 0).mark;
-            assert_eq!(bench.run(&flow.error_about_reply(), 0).mark, mark, "ICMPv6 error of port {port}");
-            assert_eq!(bench.run(&flow.with_extensions(), 0).mark, mark, "extension headers, port {port}");
+            assert_eq!(
+                bench.run(&flow.error_about_reply(), 0).mark,
+                mark,
+                "ICMPv6 error of port {port}"
+            );
+            assert_eq!(
+                bench.run(&flow.with_extensions(), 0).mark,
+                mark,
+                "extension headers, port {port}"
+            );
         }
     });
 }
@@ -108,7 +133,10 @@ const SHORTEST: usize = 15;
 #[test]
 fn garbage_is_passed_on() {
     in_namespace(|bench| {
-        let good = [tagged(&V4::tcp(1, 2).frame(), 1), tagged(&V6::udp(3, 4).with_extensions(), 1)];
+        let good = [
+            tagged(&V4::tcp(1, 2).frame(), 1),
+            tagged(&V6::udp(3, 4).with_extensions(), 1),
+        ];
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         for frame in good.iter().cycle().take(2_000) {
             let mut frame = frame.clone();
@@ -125,7 +153,10 @@ fn garbage_is_passed_on() {
         for frame in &good {
             for length in SHORTEST..frame.len() {
                 let got = bench.run(&frame[..length], 0);
-                assert!(length >= 14 + 4 + 20 + 4 || got.mark == 0, "steered by {length} bytes");
+                assert!(
+                    length >= 14 + 4 + 20 + 4 || got.mark == 0,
+                    "steered by {length} bytes"
+                );
             }
         }
     });

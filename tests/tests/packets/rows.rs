@@ -33,7 +33,14 @@ pub enum Before {
 
 fn row(what: &'static str, frame: Vec<u8>, reason: Reason) -> Row {
     let steered = matches!(reason, Pinned | Picked | PickedByWeight | Repicked);
-    Row { what, frame, before: Before::Nothing, mark_in: 0, reason, steered }
+    Row {
+        what,
+        frame,
+        before: Before::Nothing,
+        mark_in: 0,
+        reason,
+        steered,
+    }
 }
 
 fn after(before: Before, row: Row) -> Row {
@@ -65,11 +72,20 @@ fn steered(v4: V4, v6: V6) -> Vec<Row> {
         row("ESP", v4.protocol(50), Picked),
         row("an unknown protocol", v4.protocol(253), Picked),
         row("an ICMP error", v4.error_about_reply(), Picked),
-        Row { mark_in: 0x80ab_cdef, ..row("others' bits of the mark", v4.frame(), Picked) },
+        Row {
+            mark_in: 0x80ab_cdef,
+            ..row("others' bits of the mark", v4.frame(), Picked)
+        },
         after(Before::Same, row("the second packet", v4.frame(), Pinned)),
         after(Before::Same, row("the second packet, IPv6", v6.frame(), Pinned)),
-        after(Before::Died, row("a flow whose uplink died", v4.frame(), Repicked)),
-        after(Before::WeightsEdited, row("weights edited by hand", v4.frame(), PickedByWeight)),
+        after(
+            Before::Died,
+            row("a flow whose uplink died", v4.frame(), Repicked),
+        ),
+        after(
+            Before::WeightsEdited,
+            row("weights edited by hand", v4.frame(), PickedByWeight),
+        ),
     ]
 }
 
@@ -77,12 +93,35 @@ fn left_alone(v4: V4, v6: V6) -> Vec<Row> {
     let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
     vec![
         row("to our own address", v4.to([192, 168, 1, 100]).frame(), Local),
-        row("to an address of ours that the map does not know", v4.to([172, 16, 9, 1]).frame(), Local),
-        row("to a host of a connected network", v4.to([172, 16, 0, 77]).frame(), NotDefault),
-        row("to the gateway itself", v4.to([192, 168, 1, 1]).frame(), NotDefault),
-        row("where a static route points elsewhere", v4.to([198, 18, 0, 1]).frame(), NotDefault),
-        after(Before::Same, row("again, remembered", v4.to([198, 18, 0, 1]).frame(), KernelPinned)),
-        row("where a route says unreachable", v4.to([198, 19, 0, 1]).frame(), NoRoute),
+        row(
+            "to an address of ours that the map does not know",
+            v4.to([172, 16, 9, 1]).frame(),
+            Local,
+        ),
+        row(
+            "to a host of a connected network",
+            v4.to([172, 16, 0, 77]).frame(),
+            NotDefault,
+        ),
+        row(
+            "to the gateway itself",
+            v4.to([192, 168, 1, 1]).frame(),
+            NotDefault,
+        ),
+        row(
+            "where a static route points elsewhere",
+            v4.to([198, 18, 0, 1]).frame(),
+            NotDefault,
+        ),
+        after(
+            Before::Same,
+            row("again, remembered", v4.to([198, 18, 0, 1]).frame(), KernelPinned),
+        ),
+        row(
+            "where a route says unreachable",
+            v4.to([198, 19, 0, 1]).frame(),
+            NoRoute,
+        ),
         row("to another host's MAC", v4.frame_to([2, 0, 0, 0, 0, 9]), NotForUs),
         row("broadcast", v4.frame_to([0xff; 6]), NotForUs),
         row("ARP", of_type(&v4.frame(), 0x0806), NotIp),
@@ -91,9 +130,18 @@ fn left_alone(v4: V4, v6: V6) -> Vec<Row> {
         row("IPv4 link-local", v4.to([169, 254, 1, 1]).frame(), NotRoutable),
         row("IPv6 link-local", v6.to(link_local).frame(), NotRoutable),
         row("from nowhere", v4.from([0; 4]).frame(), BadSource),
-        Row { mark_in: 0x0200_0000, ..row("already marked", v4.frame(), Marked) },
-        after(Before::SlotsBroken, row("a slot that names nobody", v4.frame(), BadSlot)),
-        after(Before::NoConfig, row("no configuration yet", v4.frame(), NotReady)),
+        Row {
+            mark_in: 0x0200_0000,
+            ..row("already marked", v4.frame(), Marked)
+        },
+        after(
+            Before::SlotsBroken,
+            row("a slot that names nobody", v4.frame(), BadSlot),
+        ),
+        after(
+            Before::NoConfig,
+            row("no configuration yet", v4.frame(), NotReady),
+        ),
     ]
 }
 

@@ -42,7 +42,10 @@ pub async fn start(options: &Options, config: Config) -> Result<Daemon> {
     };
     let adopting = State::read(&options.runtime_dir)?.is_some();
     match bring_up(options, config, &host, hook).await {
-        Ok(parts) => Ok(parts.with(options, lock)),
+        Ok(parts) => {
+            return_memory();
+            Ok(parts.with(options, lock))
+        }
         Err(e) => {
             if adopting {
                 tracing::error!("the start failed; what the earlier daemon left goes on steering");
@@ -58,6 +61,12 @@ pub async fn start(options: &Options, config: Config) -> Result<Daemon> {
     }
 }
 
+/// Loading parses the programs' debug information; what that took goes back to the system.
+fn return_memory() {
+    // SAFETY: no preconditions.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Everything but the lock.
 struct Parts {
     config: Config,
@@ -66,6 +75,7 @@ struct Parts {
     loaded: Loaded,
     routes: Routes,
     settings: maps::Settings,
+    ports: Vec<Port>,
 }
 
 impl Parts {
@@ -78,6 +88,7 @@ impl Parts {
             loaded: self.loaded,
             routes: self.routes,
             settings: self.settings,
+            ports: self.ports,
             since: SystemTime::now(),
             warnings: Vec::new(),
             lock,
@@ -122,6 +133,7 @@ async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) ->
         loaded,
         routes,
         settings,
+        ports,
     })
 }
 
@@ -151,7 +163,13 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
 
 /// Writes down what has to be put back, before anything is changed. Values that an earlier
 /// daemon noted are the original ones, so they win.
-fn remember(options: &Options, config: &Config, engine: &Engine, ports: &[Port], hook: Hook) -> Result<()> {
+pub fn remember(
+    options: &Options,
+    config: &Config,
+    engine: &Engine,
+    ports: &[Port],
+    hook: Hook,
+) -> Result<()> {
     let earlier = State::read(&options.runtime_dir)?;
     let lan = resolve::lan_interfaces(config);
     let wanted = sysctl::desired(engine.uplinks(), &lan, sysctl::read);
@@ -179,7 +197,7 @@ fn remember(options: &Options, config: &Config, engine: &Engine, ports: &[Port],
 }
 
 /// The interfaces to attach to: where clients enter, and where uplinks come back.
-fn ports(config: &Config, host: &Host, uplinks: &[Uplink]) -> Vec<Port> {
+pub fn ports(config: &Config, host: &Host, uplinks: &[Uplink]) -> Vec<Port> {
     let lan = resolve::lan_interfaces(config);
     let mut names: Vec<&str> = lan.iter().map(String::as_str).collect();
     for u in uplinks {
@@ -222,7 +240,10 @@ pub fn addresses(host: &Host, uplinks: &[Uplink]) -> Addresses {
             locals.push((address, 0));
         }
     }
-    Addresses { next_hops: hops, locals }
+    Addresses {
+        next_hops: hops,
+        locals,
+    }
 }
 
 /// Names the capabilities that are missing, before the first system call fails for them.

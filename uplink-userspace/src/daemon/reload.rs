@@ -1,0 +1,99 @@
+//! A new configuration without a gap: judged whole, then applied like any other difference.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use uplink_common::Family;
+
+use super::{Daemon, engine_settings, start};
+use crate::config::{self, Config};
+use crate::engine::{Engine, Path};
+use crate::health::Verdict;
+use crate::host::Host;
+use crate::resolve::{self, Uplink};
+use crate::{conntrack, inspect, links, loader, nat, sysctl};
+
+impl Daemon {
+    /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
+    pub(super) async fn reload(&mut self) -> Result<()> {
+        let config = config::load(&self.options.config)?;
+        self.refuse_what_needs_a_restart(&config)?;
+        let host = links::snapshot(config.kernel.protocol).await?;
+        let ids: BTreeMap<String, u8> = self
+            .engine
+            .uplinks()
+            .iter()
+            .map(|u| (u.name.clone(), u.id))
+            .collect();
+        let uplinks = resolve::resolve(&config, &host, &ids)?;
+        let engine = Engine::new(uplinks, engine_settings(&config), &self.down());
+        self.take_over(config, engine, &host).await
+    }
+
+    /// What the running programs, rules and maps are tied to.
+    fn refuse_what_needs_a_restart(&self, config: &Config) -> Result<()> {
+        ensure!(
+            config.kernel == self.config.kernel,
+            "[kernel] has changed, which needs a restart (`systemctl restart uplink` keeps live flows)"
+        );
+        Ok(())
+    }
+
+    /// Paths known to be dead stay so: a reload is no reason to try them on users.
+    fn down(&self) -> Vec<Path> {
+        let paths = self.engine.uplinks().iter().flat_map(|u| {
+            Family::ALL
+                .into_iter()
+                .map(|family| Path { uplink: u.id, family })
+        });
+        paths
+            .filter(|p| self.engine.verdict(*p) == Verdict::Down)
+            .collect()
+    }
+
+    /// Routes of the new file first, then its table; what is gone leaves last.
+    async fn take_over(&mut self, config: Config, engine: Engine, host: &Host) -> Result<()> {
+        let ports = start::ports(&config, host, engine.uplinks());
+        start::remember(&self.options, &config, &engine, &ports, self.loaded.hook)?;
+        let running = |u: &Uplink| host.interface(&u.interface).is_some_and(|i| i.running);
+        let plan = inspect::plan(&config, &engine, running);
+        for change in sysctl::apply(&plan.sysctls)? {
+            tracing::info!("sysctl {change}");
+        }
+        nat::apply(&plan.nft).await?;
+        self.routes.apply(&plan).await?;
+        self.maps
+            .set_addresses(&start::addresses(host, engine.uplinks()))?;
+        self.settings.nat = config.nat;
+        self.maps
+            .publish(engine.uplinks(), engine.selection(), &self.settings)?;
+        for port in &ports {
+            self.loaded.attach(port)?;
+        }
+        for port in self
+            .ports
+            .iter()
+            .filter(|p| ports.iter().all(|new| new.ifindex != p.ifindex))
+        {
+            loader::detach(&self.options.bpffs, port)?;
+        }
+        let gone = self.gone(&engine);
+        self.maps.forget_others(engine.uplinks())?;
+        for mark in gone {
+            conntrack::delete_by_mark(mark, config.kernel.fwmark_mask.bits()).await?;
+        }
+        (self.config, self.engine, self.ports) = (config, engine, ports);
+        Ok(())
+    }
+
+    /// Marks of uplinks that the new file does not have: their flows start anew elsewhere.
+    fn gone(&self, engine: &Engine) -> Vec<u32> {
+        let stays = |u: &Uplink| engine.uplinks().iter().any(|new| new.id == u.id);
+        self.engine
+            .uplinks()
+            .iter()
+            .filter(|u| !stays(u))
+            .map(|u| u.mark)
+            .collect()
+    }
+}
