@@ -6,6 +6,8 @@
 )]
 // The macro of the entry points expands to functions of its own, without documentation.
 #![allow(missing_docs)]
+// By reference on purpose: by value a key would be copied on a stack of 512 bytes.
+#![allow(clippy::needless_borrows_for_generic_args)]
 
 #[cfg(target_arch = "bpf")]
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};

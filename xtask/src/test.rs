@@ -1,7 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change goes in.
 
 use std::{
-    fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -25,9 +24,9 @@ pub struct Args {
 enum Suite {
     /// The unit tests of every crate; no root needed
     Unit,
-    /// tests/tests/packet*.rs: packets through the BPF programs
+    /// tests/tests/packets: packets through the BPF programs
     Packet,
-    /// The other tests of the crate uplink-tests: the scenarios in the lab
+    /// tests/tests/lab: the scenarios in the lab
     Lab,
 }
 
@@ -81,16 +80,10 @@ fn run_suite(workspace: &Workspace, suite: Suite, object: &Path, tally: &mut Tal
             "--exclude",
             "uplink-tests",
         ]),
-        Suite::Packet => cargo.args(["--package", "uplink-tests"]),
-        Suite::Lab => cargo.args(["--package", "uplink-tests", "--lib", "--bins"]),
+        Suite::Packet => cargo.args(["--package", "uplink-tests", "--test", "packets"]),
+        Suite::Lab => cargo.args(["--package", "uplink-tests", "--lib", "--bins", "--test", "lab"]),
     };
     if suite != Suite::Unit {
-        let files = test_files(workspace, suite)?;
-        if suite == Suite::Packet && files.is_empty() {
-            eprintln!("xtask: no tests/tests/packet*.rs");
-            return Ok(());
-        }
-        cargo.args(files.iter().flat_map(|file| ["--test", file]));
         // One lab at a time: they share the machine's cgroups and its two cores.
         cargo.env("RUST_TEST_THREADS", "1");
     }
@@ -98,19 +91,6 @@ fn run_suite(workspace: &Workspace, suite: Suite, object: &Path, tally: &mut Tal
         .env("UPLINK_BIN", workspace.binary("uplink"))
         .env(build::OBJECT_VARIABLE, object);
     watch(&mut cargo, tally)
-}
-
-/// The names of a suite's files in tests/tests.
-fn test_files(workspace: &Workspace, suite: Suite) -> Result<Vec<String>> {
-    let folder = workspace.root.join("tests/tests");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let file = entry?.file_name().to_string_lossy().into_owned();
-        let name = file.strip_suffix(".rs").map(str::to_owned);
-        names.extend(name.filter(|name| name.starts_with("packet") == (suite == Suite::Packet)));
-    }
-    names.sort();
-    Ok(names)
 }
 
 /// Runs `cargo test`, passes its lines on, and counts.
