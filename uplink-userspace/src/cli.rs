@@ -108,7 +108,7 @@ async fn show_status(options: &Options, json: bool) -> Result<()> {
 fn report(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Problems>() {
         Some(problems) => {
-            eprint!("{problems}");
+            eprintln!("{problems}");
             ExitCode::from(2)
         }
         None => {

@@ -230,9 +230,9 @@ impl Daemon {
         match change.to {
             Verdict::Up => tracing::info!("{} is up ({family})", u.name),
             Verdict::Unknown => {}
-            Verdict::Down if change.last => {
+            Verdict::Down if change.kept => {
                 tracing::error!(
-                    "{} is down ({family}), and so is every other: the last good table stays",
+                    "{} is down ({family}), but nobody else answers either: the last good table stays",
                     u.name
                 );
             }

@@ -87,8 +87,8 @@ pub struct Change {
     pub path: Path,
     /// What it is now.
     pub to: Verdict,
-    /// Nobody else is left, so the last good table stays.
-    pub last: bool,
+    /// It is dead and serves all the same: nobody else answers either.
+    pub kept: bool,
 }
 
 /// Configuration of the engine.
@@ -107,6 +107,8 @@ pub struct Engine {
     health: Vec<(Path, Health)>,
     settings: Settings,
     selection: Selection,
+    /// A dead uplink still serves because nobody is known to be better.
+    held: bool,
 }
 
 impl Engine {
@@ -128,11 +130,13 @@ impl Engine {
                 }
             }
         }
+        let selection = Selection::default();
         let mut engine = Self {
             uplinks,
             health,
             settings,
-            selection: Selection::default(),
+            selection,
+            held: false,
         };
         for family in Family::ALL {
             *engine.selection.family_mut(family) = engine
@@ -161,16 +165,36 @@ impl Engine {
         self.health.iter().find(|(p, _)| *p == path).map(|(_, h)| h)
     }
 
-    /// The verdict on one path; a family without targets follows the other family.
+    /// The verdict on one path.
     #[must_use]
     pub fn verdict(&self, path: Path) -> Verdict {
+        self.judged(path).map_or(Verdict::Unknown, Health::verdict)
+    }
+
+    fn failing(&self, path: Path) -> bool {
+        self.judged(path).is_some_and(Health::failing)
+    }
+
+    /// The health that counts for a path: a family without targets follows the other one.
+    fn serves_by_the_dead(&self) -> bool {
+        let dead = |family, id| self.verdict(Path { uplink: id, family }) == Verdict::Down;
+        let any = |family: Family| {
+            self.selection
+                .family(family)
+                .0
+                .iter()
+                .any(|(id, _)| dead(family, *id))
+        };
+        Family::ALL.into_iter().any(any)
+    }
+
+    fn judged(&self, path: Path) -> Option<&Health> {
         let family = match path.family {
             Family::V4 if self.settings.targets[0] == 0 => Family::V6,
             Family::V6 if self.settings.targets[1] == 0 => Family::V4,
             own => own,
         };
         self.health(Path { family, ..path })
-            .map_or(Verdict::Unknown, Health::verdict)
     }
 
     /// Takes one event and says what to do.
@@ -179,10 +203,16 @@ impl Engine {
             Event::Answered { path, round, rtt } => (path, self.judge(path, |h| h.answer(round, rtt))),
             Event::Lost { path, round } => (path, self.judge(path, |h| h.loss_of(round))),
         };
-        match flipped {
-            Some(to) => self.flipped(path, to),
-            None => Vec::new(),
+        let mut commands = Vec::new();
+        if flipped.is_some() || self.held {
+            commands = self.settle();
+            self.held = self.serves_by_the_dead();
         }
+        if let Some(to) = flipped {
+            let kept = to == Verdict::Down && self.selection.family(path.family).weight(path.uplink) > 0;
+            commands.push(Command::Announce(Change { path, to, kept }));
+        }
+        commands
     }
 
     fn judge(&mut self, path: Path, result: impl FnOnce(&mut Health) -> Option<Verdict>) -> Option<Verdict> {
@@ -191,39 +221,51 @@ impl Engine {
     }
 
     /// Publishes first, abandons after: a flow whose connection is forgotten must already find
-    /// the new table. While nobody else is alive neither happens.
-    fn flipped(&mut self, path: Path, to: Verdict) -> Vec<Command> {
+    /// the new table.
+    fn settle(&mut self) -> Vec<Command> {
         let mut next = self.selection.clone();
         next.voided.clear();
-        let mut last = false;
-        let mut abandoned = Vec::new();
         for family in Family::ALL {
             let Some(serving) = self.serving(family) else {
-                last |= family == path.family;
                 continue;
             };
             for (id, _) in &self.selection.family(family).0 {
                 let was = Path { uplink: *id, family };
-                if self.verdict(was) == Verdict::Down {
-                    abandoned.push(was);
+                if serving.weight(*id) == 0 && self.verdict(was) == Verdict::Down {
+                    next.voided.push(was);
                 }
             }
             *next.family_mut(family) = serving;
         }
-        let mut commands = Vec::new();
-        if next.v4 != self.selection.v4 || next.v6 != self.selection.v6 {
-            next.voided.clone_from(&abandoned);
-            self.selection = next;
-            commands.push(Command::Publish(self.selection.clone()));
-            commands.extend(abandoned.into_iter().map(Command::Abandon));
+        if next.v4 == self.selection.v4 && next.v6 == self.selection.v6 {
+            return Vec::new();
         }
-        commands.push(Command::Announce(Change { path, to, last }));
-        commands
+        let abandoned = next.voided.clone();
+        self.selection = next.clone();
+        let publish = std::iter::once(Command::Publish(next));
+        publish
+            .chain(abandoned.into_iter().map(Command::Abandon))
+            .collect()
     }
 
+    /// Who should serve a family. `None` keeps the last good table: as long as nobody is known
+    /// to answer, the trouble may be the targets or our own link, and every switch would only
+    /// break flows. For the same reason a dead uplink that answers again is not thrown out
+    /// just before it is up.
     fn serving(&self, family: Family) -> Option<Serving> {
-        let alive = |u: &Uplink| self.verdict(Path { uplink: u.id, family }) != Verdict::Down;
-        weights::serving(&self.uplinks, family, alive)
+        let path = |u: &Uplink| Path { uplink: u.id, family };
+        let lives = |u: &Uplink| self.verdict(path(u)) != Verdict::Down;
+        let carries = || self.uplinks.iter().filter(|u| u.leg(family).is_some());
+        if carries().next().is_none() {
+            return Some(Serving::default());
+        }
+        if !carries().any(|u| lives(u) && !self.failing(path(u))) {
+            return None;
+        }
+        let serves = |u: &Uplink| self.selection.family(family).weight(u.id) > 0;
+        weights::serving(&self.uplinks, family, |u| {
+            lives(u) || (serves(u) && !self.failing(path(u)))
+        })
     }
 }
 
@@ -283,7 +325,7 @@ mod tests {
         assert_eq!(s.v4, Serving(vec![(2, 1)]));
         assert_eq!(s.voided, vec![path(1)]);
         assert_eq!(*p, path(1));
-        assert_eq!((c.to, c.last), (Verdict::Down, false));
+        assert_eq!((c.to, c.kept), (Verdict::Down, false));
     }
 
     #[test]
@@ -296,7 +338,7 @@ mod tests {
             [Command::Announce(Change {
                 path: path(2),
                 to: Verdict::Down,
-                last: true
+                kept: true
             })]
         );
         assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
@@ -334,9 +376,47 @@ mod tests {
         assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
     }
 
+    #[test]
+    fn when_all_fail_together_nobody_is_thrown_out() {
+        let mut e = engine();
+        (e.handle(answered(1, 0)), e.handle(answered(2, 0)));
+        let before = e.selection().clone();
+        for round in 1..10 {
+            for id in [1, 2] {
+                let commands = lose(&mut e, id, round..round + 1);
+                assert!(
+                    commands.iter().all(|c| matches!(c, Command::Announce(_))),
+                    "{commands:?}"
+                );
+            }
+        }
+        for round in 10..20 {
+            for id in [1, 2] {
+                let commands = e.handle(answered(id, round));
+                assert!(
+                    commands.iter().all(|c| matches!(c, Command::Announce(_))),
+                    "{commands:?}"
+                );
+            }
+        }
+        assert_eq!(*e.selection(), before);
+    }
+
+    #[test]
+    fn a_failover_that_was_held_comes_with_the_others_first_answer() {
+        let mut e = engine();
+        (e.handle(answered(1, 0)), e.handle(answered(2, 0)));
+        lose(&mut e, 2, 1..2);
+        lose(&mut e, 1, 1..4);
+        assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
+        let commands = e.handle(answered(2, 2));
+        assert!(matches!(&commands[..], [Command::Publish(_), Command::Abandon(p)] if *p == path(1)));
+        assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
+    }
+
     proptest! {
-        /// Whatever is answered and lost: somebody always serves, and no dead uplink does while
-        /// a living one exists.
+        /// Whatever is answered and lost: somebody always serves, and nobody who is dead and
+        /// silent does while another one is known to answer.
         #[test]
         fn never_a_dead_uplink_while_one_lives(events in prop::collection::vec((1u8..=2, any::<bool>()), 0..500)) {
             let mut e = engine();
@@ -345,9 +425,10 @@ mod tests {
                 e.handle(if ok { answered(id, round) } else { Event::Lost { path: path(id), round } });
                 let serving = &e.selection().v4.0;
                 prop_assert!(!serving.is_empty());
-                let living = [1, 2].iter().any(|id| e.verdict(path(*id)) != Verdict::Down);
+                let dead = |id: &u8| e.verdict(path(*id)) == Verdict::Down;
+                let answers = [1, 2].iter().any(|id| !dead(id) && !e.failing(path(*id)));
                 for (id, _) in serving {
-                    prop_assert!(!living || e.verdict(path(*id)) != Verdict::Down);
+                    prop_assert!(!answers || !dead(id) || !e.failing(path(*id)));
                 }
             }
         }

@@ -76,6 +76,12 @@ impl Health {
         self.verdict
     }
 
+    /// Whether the last finished round was lost.
+    #[must_use]
+    pub fn failing(&self) -> bool {
+        self.lost > 0
+    }
+
     /// Smoothed round-trip time in milliseconds (RFC 6298: one eighth of each new sample).
     #[must_use]
     pub fn rtt_ms(&self) -> Option<f64> {

@@ -71,6 +71,7 @@ pub fn all_dead_keeps_table() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     let daemon = daemon(&lab, "")?;
     let rules = lab.router.run("ip rule")?;
+    let table = lab.router.run("ip route show table 20000")?;
     Isp::ALL.into_iter().try_for_each(|isp| lab.blackhole(isp))?;
     pause(6.0);
     println!("    both dead: {:?}", daemon.uplinks()?);
@@ -79,6 +80,13 @@ pub fn all_dead_keeps_table() -> Result<()> {
         "an uplink is up"
     );
     ensure!(lab.router.run("ip rule")? == rules, "the rules changed");
+    let catch_all = "ip route show table 20000";
+    ensure!(
+        lab.router.run(catch_all)? == table,
+        "the last good table did not stay"
+    );
+    let shares: Vec<f64> = daemon.uplinks()?.iter().map(|(_, share)| *share).collect();
+    ensure!(shares == [0.75, 0.25], "shares while all are dead: {shares:?}");
     Isp::ALL.into_iter().try_for_each(|isp| lab.heal(isp))?;
     let healed = Instant::now();
     works_at_once(&lab, &daemon, healed)?;
