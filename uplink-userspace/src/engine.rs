@@ -379,7 +379,8 @@ mod tests {
     #[test]
     fn when_all_fail_together_nobody_is_thrown_out() {
         let mut e = engine();
-        (e.handle(answered(1, 0)), e.handle(answered(2, 0)));
+        e.handle(answered(1, 0));
+        e.handle(answered(2, 0));
         let before = e.selection().clone();
         for round in 1..10 {
             for id in [1, 2] {
@@ -405,7 +406,8 @@ mod tests {
     #[test]
     fn a_failover_that_was_held_comes_with_the_others_first_answer() {
         let mut e = engine();
-        (e.handle(answered(1, 0)), e.handle(answered(2, 0)));
+        e.handle(answered(1, 0));
+        e.handle(answered(2, 0));
         lose(&mut e, 2, 1..2);
         lose(&mut e, 1, 1..4);
         assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
