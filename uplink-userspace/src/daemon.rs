@@ -243,14 +243,28 @@ impl Daemon {
     /// Applies the difference between what should be and what is. `routes_moved` voids what
     /// flows were told about the kernel's own routes.
     async fn repair(&mut self, routes_moved: bool) {
-        self.warnings.retain(|w| w.code != "repair-failed");
-        if let Err(e) = self.try_repair(routes_moved).await {
-            tracing::error!("the kernel's state is not as it should be: {e:#}");
-            self.warnings.push(Warning {
-                code: "repair-failed".into(),
-                text: format!("{e:#}"),
-                remedy: "it is tried again every few seconds; `journalctl -u uplink` has the history".into(),
-            });
+        let failed = self
+            .try_repair(routes_moved)
+            .await
+            .err()
+            .map(|e| format!("{e:#}"));
+        let before = self.warnings.iter().position(|w| w.code == "repair-failed");
+        let before = before.map(|i| self.warnings.remove(i).text);
+        match (failed, before) {
+            (Some(text), before) => {
+                // Once is enough for the log; `status` shows it as long as it lasts.
+                if before.as_ref() != Some(&text) {
+                    tracing::error!("the kernel's state is not as it should be: {text}");
+                }
+                self.warnings.push(Warning {
+                    code: "repair-failed".into(),
+                    text,
+                    remedy: "it is tried again every few seconds; `journalctl -u uplink` has the history"
+                        .into(),
+                });
+            }
+            (None, Some(_)) => tracing::info!("the kernel's state is as it should be again"),
+            (None, None) => {}
         }
     }
 
