@@ -78,7 +78,13 @@ enum End {
 pub async fn run(options: &Options) -> Result<()> {
     let config = config::load(&options.config)?;
     let mut daemon = start::start(options, config).await?;
-    let mut sources = daemon.sources().await?;
+    let mut sources = match daemon.sources().await {
+        Ok(sources) => sources,
+        Err(e) => {
+            daemon.stop().await?;
+            return Err(e);
+        }
+    };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready: {} uplinks", daemon.engine.uplinks().len());
     let end = daemon.serve(&mut sources).await;
