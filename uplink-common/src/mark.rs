@@ -41,6 +41,19 @@ impl Mask {
     pub const fn of(self, id: u8) -> u32 {
         ((id as u32) << self.shift()) & self.0
     }
+
+    /// The mark of this host's sockets placed on an uplink, told apart from [`Self::of`] so that
+    /// they can be sent elsewhere when it dies: counted from the other end of the mask, `highest`
+    /// being the highest id in use. Where the mask has no room left, the same as `of`.
+    #[must_use]
+    pub const fn of_host(self, id: u8, highest: u8) -> u32 {
+        let other = self.max_id() - id as u32;
+        if other > highest as u32 {
+            (other << self.shift()) & self.0
+        } else {
+            self.of(id)
+        }
+    }
 }
 
 /// `mark` with our bits replaced by those of `ours`; everybody else's bits stay.
@@ -59,6 +72,21 @@ mod tests {
         let m = Mask::new(0x7f00_0000).unwrap();
         assert_eq!((m.shift(), m.max_id()), (24, 127));
         assert_eq!(m.of(1), 0x100_0000);
+    }
+
+    #[test]
+    fn host_marks_come_from_the_other_end_and_never_meet_an_uplinks() {
+        let m = Mask::new(0x7f00_0000).unwrap();
+        assert_eq!(m.of_host(1, 2), 0x7e00_0000);
+        assert_eq!(m.of_host(63, 64), m.of(63));
+        let narrow = Mask::new(3).unwrap();
+        assert_eq!((narrow.of_host(1, 1), narrow.of_host(1, 2)), (2, 1));
+        for highest in 1..=64 {
+            for id in 1..=highest {
+                let host = m.of_host(id, highest);
+                assert!((1..=highest).all(|other| other == id || m.of(other) != host));
+            }
+        }
     }
 
     #[test]

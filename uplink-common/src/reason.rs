@@ -35,6 +35,8 @@ reasons! {
     KernelPinned = "kernel-pinned",
     /// Left alone: an unmarked lookup would not use an uplink (connected network, VPN, static route).
     NotDefault = "not-default",
+    /// Marked with the uplink that it came in by: for this host, or a new connection inward.
+    Inbound = "inbound",
     /// Left alone: addressed to this host.
     Local = "local",
     /// Left alone: no way to the destination, the kernel says so better than we.
@@ -55,8 +57,18 @@ reasons! {
     TooDeep = "too-deep",
     /// Left alone: the program has no configuration yet.
     NotReady = "not-ready",
+    /// Left alone: the daemon has been silent for longer than `stale_after`.
+    Stale = "stale",
     /// Left alone: the slot names an uplink that does not exist or serves no such family.
     BadSlot = "bad-slot",
+    /// Seen leaving by an uplink with a private source address: NAT is missing.
+    Leaked = "leaked",
+    /// A socket of this host: placed on an uplink.
+    HostPicked = "host-picked",
+    /// A socket of this host: its program chose the address, the device or a mark.
+    HostOwn = "host-own",
+    /// A socket of this host: its destination belongs to somebody else's route.
+    HostBypass = "host-bypass",
 }
 
 /// How many counters there are.

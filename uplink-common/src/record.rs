@@ -4,7 +4,7 @@ use crate::{Addr, Family, Seed};
 
 /// Number of the contract between programs, maps and user space. Raised when a record, a map
 /// or a meaning changes; pins of another ABI are refused, not reinterpreted.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Entries of the slot table: a prime, as Maglev (Eisenbud et al., NSDI 2016) wants it, and
 /// large enough that shares are within 0.1 points of the weights.
@@ -19,6 +19,8 @@ pub const DEFAULT_FLOWS: u32 = 262_144;
 /// [`Config::flags`]: conntrack reassembles fragments, so only first fragments decide and their
 /// ports count. Without it every fragment goes by addresses and protocol.
 pub const DEFRAGMENTED: u32 = 1;
+/// [`Config::flags`]: packets of private sources must not leave by an uplink untranslated.
+pub const TRANSLATED: u32 = 2;
 
 /// [`Uplink::families`]: serves IPv4.
 pub const SERVES_V4: u32 = 1;
@@ -51,10 +53,17 @@ pub struct Config {
     pub bank: u32,
     /// Highest uplink id in use.
     pub uplinks: u32,
-    /// [`DEFRAGMENTED`] or 0.
+    /// [`DEFRAGMENTED`], [`TRANSLATED`].
     pub flags: u32,
     /// Secret of the flow hash.
     pub seed: Seed,
+    /// Cookie of our network namespace (`SO_NETNS_COOKIE`): a cgroup program sees the sockets of
+    /// every namespace and leaves the others' alone.
+    pub netns: u64,
+    /// Seconds since boot when the daemon last said that it lives.
+    pub heartbeat_s: u32,
+    /// New flows are left to the kernel when the heartbeat is older than this; 0: never.
+    pub stale_after_s: u32,
 }
 
 /// Map `uplinks`, by id. Record 0 is the kernel: a pin on it means "leave this flow alone".
@@ -72,8 +81,12 @@ pub struct Uplink {
     pub families: u32,
     /// The mark of its packets, our bits only.
     pub mark: u32,
+    /// The mark of this host's sockets that were placed here, our bits only.
+    pub host_mark: u32,
     /// Interface index.
     pub ifindex: u32,
+    /// By family: our address towards it; all zero where it serves no such family.
+    pub source: [Addr; 2],
     /// The configured name, padded with zeros.
     pub name: [u8; 16],
 }
@@ -113,6 +126,37 @@ pub struct NextHop {
     pub ifindex: u32,
 }
 
+/// Key of map `stations`: who sent a frame, or whom it is for. The value is the uplink whose
+/// gateway that is, or [`AMBIGUOUS`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Station {
+    /// The interface.
+    pub ifindex: u32,
+    /// The other end's MAC address.
+    pub mac: [u8; 6],
+    /// Always zero: the whole key is hashed.
+    pub pad: [u8; 2],
+}
+
+/// Value of map `stations`: several uplinks' gateways have this MAC address.
+pub const AMBIGUOUS: u32 = 0;
+
+/// Map `translations`, by uplink id: IPv6 prefix translation (RFC 6296), see [`crate::npt`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Translation {
+    /// The prefix inside, host bits zero.
+    pub internal: Addr,
+    /// The provider's prefix, host bits zero.
+    pub external: Addr,
+    /// Length of both in bits, 1 to 64; 0 where nothing is translated.
+    pub length: u32,
+    /// Added (one's complement) to a 16-bit word of the address on the way out, so that
+    /// checksums stay as they are.
+    pub adjustment: u32,
+}
+
 /// Map `counters`: packets of one outcome, per CPU.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -143,8 +187,10 @@ pub struct Policy {
 }
 
 const _: () = assert!(size_of::<Policy>() == 8);
-const _: () = assert!(size_of::<Config>() == 40);
-const _: () = assert!(size_of::<Uplink>() == 44);
+const _: () = assert!(size_of::<Config>() == 56);
+const _: () = assert!(size_of::<Uplink>() == 80);
+const _: () = assert!(size_of::<Station>() == 12);
+const _: () = assert!(size_of::<Translation>() == 40);
 const _: () = assert!(size_of::<Slot>() == 4);
 const _: () = assert!(size_of::<Pin>() == 16);
 const _: () = assert!(size_of::<NextHop>() == 20);
@@ -170,6 +216,10 @@ mod pod {
     unsafe impl aya::Pod for Traffic {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Policy {}
+    // SAFETY: as above; the pad bytes are a named field.
+    unsafe impl aya::Pod for Station {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Translation {}
     // SAFETY: as above; the pad bytes are a named field.
     unsafe impl aya::Pod for crate::FlowKey {}
     // SAFETY: sixteen bytes.

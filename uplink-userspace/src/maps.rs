@@ -261,6 +261,7 @@ impl Settings {
             uplinks,
             flags,
             seed: self.seed,
+            ..before
         }
     }
 }
@@ -338,7 +339,9 @@ fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
         built_weight: u.weight,
         families: serves(Family::V4) | serves(Family::V6),
         mark: u.mark,
+        host_mark: u.host_mark,
         ifindex: u.ifindex,
+        source: Family::ALL.map(|f| u.leg(f).map_or(Addr::default(), |leg| leg.source.into())),
         name: name_bytes(&u.name),
     }
 }

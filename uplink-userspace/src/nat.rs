@@ -218,6 +218,8 @@ mod tests {
             mtu: None,
             table: 20001,
             mark: 0x100_0000,
+            host_mark: 0,
+            translation: None,
         };
         let two = Uplink {
             id: 2,

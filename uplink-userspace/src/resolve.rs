@@ -35,6 +35,10 @@ pub struct Uplink {
     pub table: u32,
     /// Its mark, our bits only.
     pub mark: u32,
+    /// The mark of this host's sockets placed here.
+    pub host_mark: u32,
+    /// IPv6 prefix translation instead of SNAT, where configured.
+    pub translation: Option<uplink_common::Translation>,
 }
 
 /// One address family of an uplink.
@@ -75,10 +79,12 @@ pub fn resolve(config: &Config, host: &Host, ids: &BTreeMap<String, u8>) -> Resu
     }
     tables(config, host, &mut problems);
     let ids = assign(config, ids);
+    let highest = ids.iter().copied().max().unwrap_or(0);
     let mut uplinks = Vec::new();
     for (uplink, id) in config.uplinks.iter().zip(ids) {
-        let mark = config.kernel.fwmark_mask.of(id);
-        uplinks.extend(one(uplink, host, id, mark, &mut problems));
+        let mask = config.kernel.fwmark_mask;
+        let marks = (mask.of(id), mask.of_host(id, highest));
+        uplinks.extend(one(uplink, host, id, marks, &mut problems));
     }
     Problems::check(&config.file, problems)?;
     Ok(uplinks)
@@ -151,7 +157,7 @@ fn one(
     uplink: &config::Uplink,
     host: &Host,
     id: u8,
-    mark: u32,
+    (mark, host_mark): (u32, u32),
     problems: &mut Vec<Problem>,
 ) -> Option<Uplink> {
     let interface = known_interface(host, &uplink.interface, problems)?;
@@ -171,6 +177,8 @@ fn one(
         mtu: uplink.mtu,
         table: uplink.table.value,
         mark,
+        host_mark,
+        translation: None,
     })
 }
 

@@ -275,6 +275,8 @@ mod tests {
             mtu: None,
             table: 20000,
             mark: 0x100_0000,
+            host_mark: 0,
+            translation: None,
         }
     }
 

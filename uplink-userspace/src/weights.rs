@@ -62,6 +62,8 @@ pub(crate) mod tests {
             mtu: None,
             table: 20000 + u32::from(id),
             mark: u32::from(id) << 24,
+            host_mark: 0,
+            translation: None,
         }
     }
 

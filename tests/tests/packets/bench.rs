@@ -277,6 +277,8 @@ fn uplink(id: u8, weight: u32, ifindex: u32) -> resolve::Uplink {
         mtu: None,
         table: 20_000 + u32::from(id),
         mark: u32::from(id) << 24,
+        host_mark: 0,
+        translation: None,
     }
 }
 
