@@ -215,7 +215,7 @@ impl Daemon {
         let Some(u) = self.engine.uplinks().iter().find(|u| u.id == path.uplink) else {
             return;
         };
-        if self.config.nat == config::NatMode::Off {
+        if self.config.nat.mode == config::NatMode::Off {
             return;
         }
         match conntrack::delete_by_mark(u.mark, self.config.kernel.fwmark_mask.bits()).await {

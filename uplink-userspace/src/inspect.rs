@@ -41,7 +41,7 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink) -> bool) 
     Plan {
         rules,
         routes,
-        nft: nat::render(uplinks, &lan, config.kernel.fwmark_mask.bits(), config.nat),
+        nft: nat::render(uplinks, &lan, config.kernel.fwmark_mask.bits(), config.nat.mode),
         sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
     }
 }

@@ -333,6 +333,7 @@ mod tests {
             protocol: 117,
             attach,
             flows: 1024,
+            stale_after: None,
         }
     }
 

@@ -157,7 +157,7 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
     Ok(maps::Settings {
         mask: config.kernel.fwmark_mask,
         seed,
-        nat: config.nat,
+        nat: config.nat.mode,
     })
 }
 
