@@ -19,7 +19,7 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
     let host = links::snapshot(config.kernel.protocol).await?;
     let uplinks = resolve::resolve(config, &host, &BTreeMap::new())?;
     if print_plan {
-        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[]);
+        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[], &[]);
         let plan = plan(config, &engine, |_| true);
         print!("{}", text(&plan, engine.uplinks(), config));
     } else {

@@ -5,11 +5,14 @@
 //! A pure module imports no tokio, aya or rtnetlink and reads no clock.
 
 pub mod api;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod conntrack;
 pub mod daemon;
 pub mod engine;
+pub mod flow_map;
+pub mod flows;
 pub mod health;
 pub mod host;
 pub mod inspect;
@@ -20,6 +23,7 @@ pub mod maps;
 pub mod nat;
 pub mod plan;
 pub mod probe;
+pub mod repairs;
 pub mod resolve;
 pub mod routes;
 pub mod state;

@@ -20,6 +20,7 @@ use uplink_common::mark::Mask;
 
 pub use parse::{load, parse};
 pub use problem::{Problem, Problems};
+pub(crate) use problem::{shown, suggest};
 
 /// A value and the bytes of the file it came from. Defaults carry an empty span.
 #[derive(Clone, Debug, PartialEq, Eq)]

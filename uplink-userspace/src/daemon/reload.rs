@@ -26,7 +26,12 @@ impl Daemon {
             .map(|u| (u.name.clone(), u.id))
             .collect();
         let uplinks = resolve::resolve(&config, &host, &ids)?;
-        let engine = Engine::new(uplinks, engine_settings(&config), &self.down());
+        let engine = Engine::new(
+            uplinks,
+            engine_settings(&config),
+            &self.down(),
+            &self.engine.drained(),
+        );
         self.take_over(config, engine, &host).await
     }
 
