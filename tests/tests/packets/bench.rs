@@ -149,6 +149,8 @@ impl Bench {
             mask,
             seed: SEED,
             nat: NatMode::Masquerade,
+            netns: 0,
+            stale_after_s: 0,
         };
         self.maps
             .publish(&self.uplinks, &selection, &settings)
@@ -220,6 +222,7 @@ impl Bench {
         self.maps.set_addresses(&Addresses {
             next_hops: hops,
             locals,
+            ..Addresses::default()
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::engine::{Engine, Path};
 use crate::health::Verdict;
 use crate::host::Host;
 use crate::resolve::{self, Uplink};
-use crate::{conntrack, inspect, links, loader, nat, sysctl};
+use crate::{conntrack, inspect, links, nat, sysctl};
 
 impl Daemon {
     /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
@@ -75,7 +75,7 @@ impl Daemon {
             .iter()
             .filter(|p| ports.iter().all(|new| new.ifindex != p.ifindex))
         {
-            loader::detach(&self.options.bpffs, port)?;
+            self.loaded.detach(port)?;
         }
         let gone = self.gone(&engine);
         self.maps.forget_others(engine.uplinks())?;
