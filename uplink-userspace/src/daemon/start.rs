@@ -21,9 +21,6 @@ use crate::routes::Routes;
 use crate::state::{self, State};
 use crate::{inspect, links, nat, probe, sysctl};
 
-/// Of asm-generic/socket.h; the same on every architecture with BPF but parisc and sparc.
-const SO_NETNS_COOKIE: libc::c_int = 71;
-
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
 pub async fn start(options: &Options, config: Config) -> Result<Daemon> {
@@ -161,30 +158,9 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
         mask: config.kernel.fwmark_mask,
         seed,
         nat: config.nat,
-        netns: netns_cookie().context("reading the network namespace's cookie")?,
+        netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
         stale_after_s: 0,
     })
-}
-
-/// What the cgroup programs know our network namespace by (Linux 5.14).
-fn netns_cookie() -> std::io::Result<u64> {
-    let socket =
-        std::net::UdpSocket::bind("127.0.0.1:0").or_else(|_| std::net::UdpSocket::bind("[::1]:0"))?;
-    let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
-    // SAFETY: the buffer is eight bytes, as its length says.
-    let done = unsafe {
-        libc::getsockopt(
-            std::os::fd::AsRawFd::as_raw_fd(&socket),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    match done {
-        0 => Ok(cookie),
-        _ => Err(std::io::Error::last_os_error()),
-    }
 }
 
 /// Writes down what has to be put back, before anything is changed. Values that an earlier

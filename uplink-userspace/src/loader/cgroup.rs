@@ -1,7 +1,9 @@
 //! The programs of this host's own sockets, attached to a cgroup.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd as _;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -10,6 +12,9 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr};
 
 use super::Loaded;
 use super::link::Link;
+
+/// Of asm-generic/socket.h; other numbers are parisc's and sparc's only.
+const SO_NETNS_COOKIE: libc::c_int = 71;
 
 const MOUNTS: &str = "/proc/self/mounts";
 
@@ -44,6 +49,29 @@ fn mount_point(mounts: &str) -> Option<String> {
     fields
         .filter(|f| f.get(2) == Some(&"cgroup2"))
         .find_map(|f| f.get(1).map(|dir| dir.replace("\\040", " ")))
+}
+
+/// What the cgroup programs know our network namespace by (Linux 5.14).
+///
+/// # Errors
+/// When there is no loopback device, or the kernel is older.
+pub fn namespace_cookie() -> io::Result<u64> {
+    let socket = UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0"))?;
+    let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the buffer is eight bytes, as its length says.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    match done {
+        0 => Ok(cookie),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 impl Loaded {
@@ -90,7 +118,8 @@ impl Loaded {
             return Ok(false);
         }
         let directory = File::open(cgroup)?;
-        let id = program.attach(directory, CgroupAttachMode::AllowMultiple)?;
+        // A link always allows others beside it; the mode is only for attachments without one.
+        let id = program.attach(directory, CgroupAttachMode::Single)?;
         let link = FdLink::try_from(program.take_link(id)?)?;
         let _ = fs::remove_file(&pin);
         self.links.insert(name.to_owned(), Link::keep(link, &pin)?);
