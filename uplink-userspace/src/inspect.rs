@@ -41,7 +41,14 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink) -> bool) 
     Plan {
         rules,
         routes,
-        nft: nat::render(uplinks, &lan, config.kernel.fwmark_mask.bits(), config.nat),
+        nft: nat::render(&nat::Input {
+            uplinks,
+            lan: &lan,
+            mask: config.kernel.fwmark_mask.bits(),
+            mode: config.nat,
+            local: false,
+            reset: false,
+        }),
         sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
     }
 }
