@@ -5,11 +5,13 @@
 //! A pure module imports no tokio, aya or rtnetlink and reads no clock.
 
 pub mod api;
+pub mod bypass;
 pub mod cli;
 pub mod config;
 pub mod conntrack;
 pub mod daemon;
 pub mod engine;
+pub mod foreign;
 pub mod health;
 pub mod host;
 pub mod inspect;
@@ -22,7 +24,9 @@ pub mod plan;
 pub mod probe;
 pub mod resolve;
 pub mod routes;
+pub mod shadow;
 pub mod state;
+pub mod stations;
 pub mod status;
 pub mod sysctl;
 pub mod table;

@@ -55,7 +55,7 @@ impl Daemon {
     async fn take_over(&mut self, config: Config, engine: Engine, host: &Host) -> Result<()> {
         let ports = start::ports(&config, host, engine.uplinks());
         start::remember(&self.options, &config, &engine, &ports, self.loaded.hook)?;
-        let running = |u: &Uplink| host.interface(&u.interface).is_some_and(|i| i.running);
+        let running = |u: &Uplink, _| host.interface(&u.interface).is_some_and(|i| i.running);
         let plan = inspect::plan(&config, &engine, running);
         for change in sysctl::apply(&plan.sysctls)? {
             tracing::info!("sysctl {change}");

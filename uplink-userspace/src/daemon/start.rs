@@ -111,7 +111,7 @@ async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) ->
     remember(options, &config, &engine, &ports, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
-    let running = |u: &Uplink| host.interface(&u.interface).is_some_and(|i| i.running);
+    let running = |u: &Uplink, _| host.interface(&u.interface).is_some_and(|i| i.running);
     let plan = inspect::plan(&config, &engine, running);
     for change in sysctl::apply(&plan.sysctls)? {
         tracing::info!("sysctl {change}");
