@@ -24,7 +24,7 @@ use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
 use crate::repairs::Repairs;
-use crate::routes::Routes;
+use crate::routes::{self, Routes};
 use crate::status::Warning;
 use crate::{api, conntrack, inspect, links, nat, probe, sysctl};
 
@@ -151,7 +151,11 @@ impl Daemon {
         loop {
             tokio::select! {
                 Some(event) = from.probes.recv() => self.handle(event).await,
-                Some(_) = from.network.recv() => settled = settled.or(Some(Instant::now() + SETTLE)),
+                Some(event) = from.network.recv() => {
+                    if !matches!(event, links::Event::Neighbour { .. }) {
+                        settled = settled.or(Some(Instant::now() + SETTLE));
+                    }
+                }
                 () = until(settled) => {
                     settled = None;
                     self.repair(true).await;
@@ -285,11 +289,16 @@ impl Daemon {
 
     async fn try_repair(&mut self, routes_moved: bool) -> Result<()> {
         let host = links::snapshot(self.config.kernel.protocol).await?;
-        let up = |u: &crate::resolve::Uplink| host.interface(&u.interface).is_some_and(|i| i.running);
+        let up = |u: &crate::resolve::Uplink, _| host.interface(&u.interface).is_some_and(|i| i.running);
         let plan = inspect::plan(&self.config, &self.engine, up);
         let changes = self.routes.apply(&plan).await?;
-        if changes.added + changes.removed > 0 {
-            tracing::info!("routing: {} added, {} removed", changes.added, changes.removed);
+        if changes != routes::Changes::default() {
+            let routes::Changes {
+                rules,
+                routes,
+                removed,
+            } = changes;
+            tracing::info!("routing: {rules} rules and {routes} routes added, {removed} removed");
         }
         if nat::present().await?.as_deref() != nat::hash(&plan.nft) {
             nat::apply(&plan.nft).await?;

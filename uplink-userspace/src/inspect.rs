@@ -6,7 +6,8 @@ use anyhow::Result;
 use uplink_common::{Family, SLOTS};
 
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, Path};
+use crate::health::Verdict;
 use crate::plan::{self, Plan};
 use crate::resolve::{self, Uplink};
 use crate::{daemon, links, maps, nat, sysctl};
@@ -20,7 +21,7 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
     let uplinks = resolve::resolve(config, &host, &BTreeMap::new())?;
     if print_plan {
         let engine = Engine::new(uplinks, daemon::engine_settings(config), &[], &[]);
-        let plan = plan(config, &engine, |_| true);
+        let plan = plan(config, &engine, |_, _| true);
         print!("{}", text(&plan, engine.uplinks(), config));
     } else {
         println!(
@@ -34,16 +35,32 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
 
 /// The whole desired state outside the maps.
 #[must_use]
-pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink) -> bool) -> Plan {
+pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -> bool) -> Plan {
     let uplinks = engine.uplinks();
     let lan = resolve::lan_interfaces(config);
-    let (rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable);
+    let moved = |u: &Uplink, family| has_moved(engine, u, family);
+    let (rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable, moved);
     Plan {
         rules,
         routes,
-        nft: nat::render(uplinks, &lan, config.kernel.fwmark_mask.bits(), config.nat.mode),
+        nft: nat::render(&nat::Input {
+            uplinks,
+            lan: &lan,
+            mask: config.kernel.fwmark_mask.bits(),
+            mode: config.nat.mode,
+            local: false,
+            reset: false,
+        }),
         sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
     }
+}
+
+/// Whether an uplink is dead in a family while others serve there, which is when its traffic has
+/// somewhere else to go.
+fn has_moved(engine: &Engine, u: &Uplink, family: Family) -> bool {
+    let serving = engine.selection().family(family);
+    let dead = engine.verdict(Path { uplink: u.id, family }) == Verdict::Down;
+    dead && serving.weight(u.id) == 0 && serving.0.iter().any(|(_, weight)| *weight > 0)
 }
 
 fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {

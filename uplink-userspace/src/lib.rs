@@ -5,6 +5,7 @@
 //! A pure module imports no tokio, aya or rtnetlink and reads no clock.
 
 pub mod api;
+pub mod bypass;
 pub mod changes;
 pub mod cli;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod daemon;
 pub mod engine;
 pub mod flow_map;
 pub mod flows;
+pub mod foreign;
 pub mod health;
 pub mod host;
 pub mod inspect;
@@ -26,7 +28,9 @@ pub mod probe;
 pub mod repairs;
 pub mod resolve;
 pub mod routes;
+pub mod shadow;
 pub mod state;
+pub mod stations;
 pub mod status;
 pub mod sysctl;
 pub mod table;

@@ -335,16 +335,19 @@ gateway = "10.0.0.1"
             name: "eth0".into(),
             running: true,
             addresses,
+            deprecated: vec![],
         };
         let lan0 = Interface {
             index: 8,
             name: "lan0".into(),
             running: true,
             addresses: vec!["10.9.0.1/24".parse().unwrap()],
+            deprecated: vec![],
         };
         Host {
             interfaces: vec![eth0, lan0],
             foreign_tables: vec![77],
+            ..Host::default()
         }
     }
 

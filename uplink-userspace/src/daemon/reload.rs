@@ -11,7 +11,7 @@ use crate::engine::{Engine, Path};
 use crate::health::Verdict;
 use crate::host::Host;
 use crate::resolve::{self, Uplink};
-use crate::{conntrack, inspect, links, loader, nat, sysctl};
+use crate::{conntrack, inspect, links, nat, sysctl};
 
 impl Daemon {
     /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
@@ -66,7 +66,7 @@ impl Daemon {
     async fn take_over(&mut self, config: Config, engine: Engine, host: &Host) -> Result<()> {
         let ports = start::ports(&config, host, engine.uplinks());
         start::remember(&self.options, &config, &engine, &ports, self.loaded.hook)?;
-        let running = |u: &Uplink| host.interface(&u.interface).is_some_and(|i| i.running);
+        let running = |u: &Uplink, _| host.interface(&u.interface).is_some_and(|i| i.running);
         let plan = inspect::plan(&config, &engine, running);
         for change in sysctl::apply(&plan.sysctls)? {
             tracing::info!("sysctl {change}");
@@ -86,7 +86,7 @@ impl Daemon {
             .iter()
             .filter(|p| ports.iter().all(|new| new.ifindex != p.ifindex))
         {
-            loader::detach(&self.options.bpffs, port)?;
+            self.loaded.detach(port)?;
         }
         let gone = self.gone(&engine);
         self.maps.forget_others(engine.uplinks())?;

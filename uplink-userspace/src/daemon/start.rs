@@ -121,7 +121,7 @@ async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) ->
     remember(options, &config, &engine, &ports, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
-    let running = |u: &Uplink| host.interface(&u.interface).is_some_and(|i| i.running);
+    let running = |u: &Uplink, _| host.interface(&u.interface).is_some_and(|i| i.running);
     let plan = inspect::plan(&config, &engine, running);
     for change in sysctl::apply(&plan.sysctls)? {
         tracing::info!("sysctl {change}");
@@ -168,6 +168,8 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
         mask: config.kernel.fwmark_mask,
         seed,
         nat: config.nat.mode,
+        netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
+        stale_after_s: 0,
     })
 }
 
@@ -254,6 +256,8 @@ pub fn addresses(host: &Host, uplinks: &[Uplink]) -> Addresses {
     Addresses {
         next_hops: hops,
         locals,
+        stations: Vec::new(),
+        bypass: Vec::new(),
     }
 }
 
