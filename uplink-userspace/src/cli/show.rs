@@ -81,7 +81,7 @@ async fn flows_text(options: &Options, parameters: Value) -> Result<()> {
     .await?;
     print(&flows::table(&list))?;
     if total > list.len() as u64 {
-        eprintln!("the {} newest of {total} flows; --limit N shows more", list.len());
+        eprintln!("the newest {} of {total} flows; --limit N shows more", list.len());
     }
     Ok(())
 }
