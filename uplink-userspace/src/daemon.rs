@@ -2,6 +2,7 @@
 //! the maps is "compute the desired state, apply the difference", at start, after every event,
 //! every few seconds, and at the stop.
 
+mod control;
 mod reload;
 mod start;
 mod stop;
@@ -9,21 +10,22 @@ mod stop;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::changes::Changes;
 use crate::cli::Options;
 use crate::config::{self, Config};
-use crate::engine::{Command, Engine, Event, Settings};
+use crate::engine::{Command, Engine, Event, Selection, Settings};
 use crate::health::{Thresholds, Verdict};
 use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
-use crate::routes::{Changes, Routes};
-use crate::status::{self, Status, Warning};
+use crate::repairs::Repairs;
+use crate::routes::{Changes as RouteChanges, Routes};
+use crate::status::Warning;
 use crate::{api, conntrack, inspect, links, nat, probe, sysctl};
 
 pub use stop::down;
@@ -45,6 +47,7 @@ pub struct Daemon {
     ports: Vec<Port>,
     since: SystemTime,
     warnings: Vec<Warning>,
+    repairs: Repairs,
     lock: Lock,
 }
 
@@ -157,18 +160,20 @@ impl Daemon {
                     settled = None;
                     self.repair(true).await;
                 }
-                Some(request) = from.requests.recv() => self.answer(request),
+                Some(request) = from.requests.recv() => self.answer(request, from).await,
                 _ = compare.tick() => self.repair(false).await,
                 _ = watchdog.tick() => { let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); }
                 _ = from.terminate.recv() => return End::Stop,
                 _ = from.interrupt.recv() => return End::Stop,
                 _ = from.hand_over.recv() => return End::HandOver,
-                _ = from.reload.recv() => self.reload_on_signal(from).await,
+                _ = from.reload.recv() => drop(self.reload_now(from).await),
             }
         }
     }
 
-    async fn reload_on_signal(&mut self, from: &mut Sources) {
+    /// Tells systemd and the log, too.
+    async fn reload_now(&mut self, from: &mut Sources) -> Result<Changes> {
+        let before = self.config.clone();
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
         let reloaded = match self.reload().await {
             // Results of the old probers belong to the old engine.
@@ -176,11 +181,11 @@ impl Daemon {
             Err(e) => Err(e),
         };
         self.warnings.retain(|w| w.code != "reload-failed");
-        match reloaded {
+        match &reloaded {
             Ok(()) => tracing::info!("reloaded: {} uplinks", self.engine.uplinks().len()),
             Err(e) => {
                 tracing::error!("not reloaded, the old configuration stays: {e:#}");
-                self.publish().await;
+                self.publish(&self.engine.selection().clone()).await;
                 self.warnings.push(Warning {
                     code: "reload-failed".into(),
                     text: format!("{e:#}"),
@@ -189,23 +194,27 @@ impl Daemon {
             }
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        reloaded.map(|()| Changes::between(&before, &self.config))
     }
 
     async fn handle(&mut self, event: Event) {
         for command in self.engine.handle(event) {
             match command {
-                Command::Publish(_) => self.publish().await,
+                Command::Publish(selection) => self.publish(&selection).await,
                 Command::Abandon(path) => self.abandon(path).await,
+                // Its flows finish where they are.
+                Command::Retire(_) => {}
+                Command::Recall(path) => self.announce_recall(path),
                 Command::Announce(change) => self.announce(&change),
             }
         }
     }
 
     /// Maps first: they decide about every packet that our program sees.
-    async fn publish(&mut self) {
+    async fn publish(&mut self, selection: &Selection) {
         let published = self
             .maps
-            .publish(self.engine.uplinks(), self.engine.selection(), &self.settings);
+            .publish(self.engine.uplinks(), selection, &self.settings);
         if let Err(e) = published {
             tracing::error!("the new table is not live: {e:#}");
             return;
@@ -219,7 +228,7 @@ impl Daemon {
         let Some(u) = self.engine.uplinks().iter().find(|u| u.id == path.uplink) else {
             return;
         };
-        if self.config.nat == config::NatMode::Off {
+        if self.config.nat.mode == config::NatMode::Off {
             return;
         }
         match conntrack::delete_by_mark(u.mark, self.config.kernel.fwmark_mask.bits()).await {
@@ -305,70 +314,6 @@ impl Daemon {
         }
         Ok(())
     }
-
-    fn answer(&self, request: api::Request) {
-        if request.method != api::STATUS {
-            let _ = request
-                .reply
-                .send(Err(anyhow::anyhow!("unknown method {}", request.method)));
-            return;
-        }
-        let status = self.status();
-        let ids: Vec<u8> = self.engine.uplinks().iter().map(|u| u.id).collect();
-        let pin = self.options.bpffs.join(maps::FLOWS);
-        // Counting pins reads the whole flow table: not on the thread that steers.
-        tokio::task::spawn_blocking(move || {
-            let _ = request.reply.send(status.and_then(|s| with_flows(s, &ids, &pin)));
-        });
-    }
-
-    fn status(&self) -> Result<Status> {
-        let mut uplinks = Vec::new();
-        for u in self.engine.uplinks() {
-            let carried = self.maps.carried(u.id)?;
-            uplinks.push(status::Uplink {
-                rx_bytes: carried.received.bytes,
-                tx_bytes: carried.sent.bytes,
-                ..status::uplink(&self.engine, u)
-            });
-        }
-        let counters = self.maps.counters()?;
-        Ok(Status {
-            version: status::VERSION,
-            config: self.config.file.path.display().to_string(),
-            since: humantime::format_rfc3339_seconds(self.since).to_string(),
-            attach: self.loaded.hook.to_string(),
-            uplinks,
-            policies: Vec::new(),
-            packets: counters
-                .into_iter()
-                .map(|(r, n)| (r.name().to_owned(), n))
-                .collect(),
-            warnings: self.warnings(),
-        })
-    }
-
-    /// Standing conditions that need attention now.
-    fn warnings(&self) -> Vec<Warning> {
-        let mut warnings = self.warnings.clone();
-        let alive = |u: &crate::resolve::Uplink| status::state(&self.engine, u).0 != status::State::Down;
-        if !self.engine.uplinks().iter().any(alive) {
-            warnings.push(Warning {
-                code: "all-down".into(),
-                text: "no uplink answers; traffic keeps using the last good table".into(),
-                remedy: "check the links and the probe targets".into(),
-            });
-        }
-        warnings
-    }
-}
-
-fn with_flows(mut status: Status, ids: &[u8], pin: &std::path::Path) -> Result<Value> {
-    let flows = maps::count_flows(pin)?;
-    for (u, id) in status.uplinks.iter_mut().zip(ids) {
-        u.flows = flows.get(usize::from(*id)).copied().unwrap_or(0);
-    }
-    Ok(serde_json::to_value(status)?)
 }
 
 /// systemd wants to hear from us at least every period; never where it does not watch.

@@ -20,7 +20,7 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
     let host = links::snapshot(config.kernel.protocol).await?;
     let uplinks = resolve::resolve(config, &host, &BTreeMap::new())?;
     if print_plan {
-        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[]);
+        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[], &[]);
         let plan = plan(config, &engine, |_, _| true);
         print!("{}", text(&plan, engine.uplinks(), config));
     } else {
@@ -47,9 +47,9 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -
             uplinks,
             lan: &lan,
             mask: config.kernel.fwmark_mask.bits(),
-            mode: config.nat,
-            local: false,
-            reset: false,
+            mode: config.nat.mode,
+            local: config.local.enabled,
+            reset: resets(config),
         }),
         sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
     }

@@ -6,12 +6,15 @@
 
 pub mod api;
 pub mod bypass;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod conntrack;
 pub mod daemon;
 pub mod engine;
 pub mod foreign;
+pub mod flow_map;
+pub mod flows;
 pub mod health;
 pub mod host;
 pub mod inspect;
@@ -22,6 +25,7 @@ pub mod maps;
 pub mod nat;
 pub mod plan;
 pub mod probe;
+pub mod repairs;
 pub mod resolve;
 pub mod routes;
 pub mod shadow;

@@ -178,8 +178,16 @@ fn one(
         table: uplink.table.value,
         mark,
         host_mark,
-        translation: None,
+        translation: uplink.prefix6.as_ref().map(translation),
     })
+}
+
+/// The record of a prefix translation.
+fn translation(prefixes: &config::Prefixes) -> uplink_common::Translation {
+    let [internal, external] = [prefixes.internal, prefixes.external.value];
+    let of = |net: ipnet::Ipv6Net| IpAddr::from(net.network()).into();
+    let length = u32::from(internal.prefix_len());
+    uplink_common::Translation::new(of(internal), of(external), length)
 }
 
 fn known_interface<'h>(
@@ -382,6 +390,20 @@ gateway = "10.0.0.1"
         let given = FILE.replace("\"fe80::1\"", "\"fe80::1\"\nsource6 = \"fd00::2\"");
         let uplinks = resolve(&config(&given), &host(), &BTreeMap::new()).unwrap();
         assert_eq!(uplinks[0].v6.unwrap().source.to_string(), "fd00::2");
+    }
+
+    #[test]
+    fn a_prefix_is_translated_from_inside_to_outside() {
+        let text = FILE.replace("\"fe80::1\"", "\"fe80::1\"\nprefix6 = \"2001:db8:1::/56\"");
+        let c = config(&format!("{text}[nat]\nprefix6 = \"fd00:10::/56\""));
+        let uplinks = resolve(&c, &host(), &BTreeMap::new()).unwrap();
+        let t = uplinks[0].translation.unwrap();
+        let of = |text: &str| text.parse::<IpAddr>().unwrap().into();
+        assert_eq!(
+            (t.internal, t.external, t.length),
+            (of("fd00:10::"), of("2001:db8:1::"), 56)
+        );
+        assert_eq!(uplinks[1].translation, None);
     }
 
     #[test]

@@ -26,14 +26,25 @@ impl Daemon {
             .map(|u| (u.name.clone(), u.id))
             .collect();
         let uplinks = resolve::resolve(&config, &host, &ids)?;
-        let engine = Engine::new(uplinks, engine_settings(&config), &self.down());
+        let engine = Engine::new(
+            uplinks,
+            engine_settings(&config),
+            &self.down(),
+            &self.engine.drained(),
+        );
         self.take_over(config, engine, &host).await
     }
 
     /// What the running programs, rules and maps are tied to.
     fn refuse_what_needs_a_restart(&self, config: &Config) -> Result<()> {
+        // It is written into a map only.
+        let stale_after = config.kernel.stale_after;
+        let running = config::Kernel {
+            stale_after,
+            ..self.config.kernel
+        };
         ensure!(
-            config.kernel == self.config.kernel,
+            config.kernel == running,
             "[kernel] has changed, which needs a restart (`systemctl restart uplink` keeps live flows)"
         );
         Ok(())
@@ -64,7 +75,7 @@ impl Daemon {
         self.routes.apply(&plan).await?;
         self.maps
             .set_addresses(&start::addresses(host, engine.uplinks()))?;
-        self.settings.nat = config.nat;
+        self.settings.nat = config.nat.mode;
         self.maps
             .publish(engine.uplinks(), engine.selection(), &self.settings)?;
         for port in &ports {

@@ -16,6 +16,7 @@ use crate::host::Host;
 use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Addresses, Maps};
+use crate::repairs::Repairs;
 use crate::resolve::{self, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
@@ -91,6 +92,7 @@ impl Parts {
             ports: self.ports,
             since: SystemTime::now(),
             warnings: Vec::new(),
+            repairs: Repairs::default(),
             lock,
         }
     }
@@ -104,9 +106,17 @@ async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) ->
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
     let uplinks = resolve::resolve(&config, host, &ids)?;
-    let was_down = maps::found_dead(&records, &uplinks);
+    let drained = State::read(&options.runtime_dir)?.map_or_else(Vec::new, |s| s.drained);
+    let mut was_down = maps::found_dead(&records, &uplinks);
+    // A drained uplink serves nobody because somebody wants it so.
+    let is_drained = |p: &crate::engine::Path| {
+        uplinks
+            .iter()
+            .any(|u| u.id == p.uplink && drained.contains(&u.name))
+    };
+    was_down.retain(|p| !is_drained(p));
     maps.forget_others(&uplinks)?;
-    let engine = Engine::new(uplinks, engine_settings(&config), &was_down);
+    let engine = Engine::new(uplinks, engine_settings(&config), &was_down, &drained);
     let ports = ports(&config, host, engine.uplinks());
     remember(options, &config, &engine, &ports, hook)?;
 
@@ -157,9 +167,9 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
     Ok(maps::Settings {
         mask: config.kernel.fwmark_mask,
         seed,
-        nat: config.nat,
+        nat: config.nat.mode,
         netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
-        stale_after_s: 0,
+        stale_after_s: stale_after_s(config),
     })
 }
 
@@ -194,6 +204,7 @@ pub fn remember(
         protocol: config.kernel.protocol,
         sysctls,
         clsact,
+        drained: engine.drained(),
     }
     .write(&options.runtime_dir)
 }
