@@ -305,9 +305,7 @@ impl Bench {
                 .expect("its type");
             program.load().expect("loading");
             let root = std::fs::File::open(&root).expect("the root cgroup");
-            program
-                .attach(root, CgroupAttachMode::Single)
-                .expect("attaching");
+            program.attach(root, CgroupAttachMode::Single).expect("attaching");
         }
     }
 
