@@ -86,8 +86,7 @@ impl Daemon {
         let Some(reset) = reset else {
             return conntrack::delete_by_mark(mark, mask, family).await;
         };
-        let mut dead = conntrack::tcp_by_mark(mark, mask).await?;
-        dead.retain(|c| c.family() == family);
+        let mut dead = conntrack::tcp_by_mark(mark, mask, family).await?;
         // A connection that cannot be reset still has to start anew.
         if let Err(e) = reset::prepare(&dead).await {
             tracing::warn!("TCP connections are not reset: {e:#}");
@@ -95,7 +94,7 @@ impl Daemon {
         }
         let forgotten = conntrack::delete_by_mark(mark, mask, family).await?;
         match reset::provoke(&dead, reset).await {
-            Ok(outcome) => tracing::info!("{outcome}"),
+            Ok(sent) => tracing::info!("{} TCP connections get resets ({sent} probes sent)", dead.len()),
             Err(e) => tracing::warn!("TCP connections are not reset: {e:#}"),
         }
         Ok(forgotten)
