@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use uplink_common::{Family, SLOTS};
 
-use crate::config::Config;
+use crate::config::{Config, OnFailback, OnFailover};
 use crate::engine::{Engine, Path};
 use crate::health::Verdict;
 use crate::plan::{self, Plan};
@@ -20,7 +20,7 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
     let host = links::snapshot(config.kernel.protocol).await?;
     let uplinks = resolve::resolve(config, &host, &BTreeMap::new())?;
     if print_plan {
-        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[]);
+        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[], &[]);
         let plan = plan(config, &engine, |_, _| true);
         print!("{}", text(&plan, engine.uplinks(), config));
     } else {
@@ -43,9 +43,21 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -
     Plan {
         rules,
         routes,
-        nft: nat::render(uplinks, &lan, config.kernel.fwmark_mask.bits(), config.nat),
+        nft: nat::render(&nat::Input {
+            uplinks,
+            lan: &lan,
+            mask: config.kernel.fwmark_mask.bits(),
+            mode: config.nat.mode,
+            local: config.local.enabled,
+            reset: resets(config),
+        }),
         sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
     }
+}
+
+/// Whether TCP connections are ever reset.
+fn resets(config: &Config) -> bool {
+    config.nat.on_failover == OnFailover::Reset || config.nat.on_failback == OnFailback::Reset
 }
 
 /// Whether an uplink is dead in a family while others serve there, which is when its traffic has

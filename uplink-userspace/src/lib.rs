@@ -6,11 +6,14 @@
 
 pub mod api;
 pub mod bypass;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod conntrack;
 pub mod daemon;
 pub mod engine;
+pub mod flow_map;
+pub mod flows;
 pub mod foreign;
 pub mod health;
 pub mod host;
@@ -22,6 +25,8 @@ pub mod maps;
 pub mod nat;
 pub mod plan;
 pub mod probe;
+pub mod repairs;
+pub mod reset;
 pub mod resolve;
 pub mod routes;
 pub mod shadow;

@@ -186,8 +186,16 @@ fn one(
         table: uplink.table.value,
         mark,
         host_mark,
-        translation: None,
+        translation: uplink.prefix6.as_ref().map(translation),
     })
+}
+
+/// The record of a prefix translation.
+fn translation(prefixes: &config::Prefixes) -> uplink_common::Translation {
+    let [internal, external] = [prefixes.internal, prefixes.external.value];
+    let of = |net: ipnet::Ipv6Net| IpAddr::from(net.network()).into();
+    let length = u32::from(internal.prefix_len());
+    uplink_common::Translation::new(of(internal), of(external), length)
 }
 
 fn known_interface<'h>(

@@ -11,6 +11,7 @@ pub(crate) fn kernel() -> Kernel {
         protocol: 117,
         attach,
         flows: 1024,
+        stale_after: None,
     }
 }
 

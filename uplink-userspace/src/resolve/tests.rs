@@ -145,3 +145,17 @@ fn without_a_global_address_ipv6_is_refused() {
         .to_string();
     assert!(shown.contains("no IPv6 address but link-local"), "{shown}");
 }
+
+#[test]
+fn a_prefix_is_translated_from_inside_to_outside() {
+    let text = FILE.replace("\"fe80::1\"", "\"fe80::1\"\nprefix6 = \"2001:db8:1::/56\"");
+    let c = config(&format!("{text}[nat]\nprefix6 = \"fd00:10::/56\""));
+    let uplinks = resolve(&c, &host(), &BTreeMap::new()).unwrap();
+    let t = uplinks[0].translation.unwrap();
+    let of = |text: &str| text.parse::<IpAddr>().unwrap().into();
+    assert_eq!(
+        (t.internal, t.external, t.length),
+        (of("fd00:10::"), of("2001:db8:1::"), 56)
+    );
+    assert_eq!(uplinks[1].translation, None);
+}
