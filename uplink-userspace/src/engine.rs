@@ -2,6 +2,7 @@
 //! no clock, so days of it run in a test in milliseconds.
 
 mod drain;
+mod readdress;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

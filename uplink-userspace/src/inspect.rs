@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use uplink_common::{Family, SLOTS};
 
-use crate::config::Config;
+use crate::config::{Config, OnFailback, OnFailover};
 use crate::engine::{Engine, Path};
 use crate::health::Verdict;
 use crate::plan::{self, Plan};
@@ -48,11 +48,16 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -
             lan: &lan,
             mask: config.kernel.fwmark_mask.bits(),
             mode: config.nat.mode,
-            local: false,
-            reset: false,
+            local: config.local.enabled,
+            reset: resets(config),
         }),
         sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
     }
+}
+
+/// Whether TCP connections are ever reset.
+fn resets(config: &Config) -> bool {
+    config.nat.on_failover == OnFailover::Reset || config.nat.on_failback == OnFailback::Reset
 }
 
 /// Whether an uplink is dead in a family while others serve there, which is when its traffic has

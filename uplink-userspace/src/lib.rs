@@ -26,6 +26,7 @@ pub mod nat;
 pub mod plan;
 pub mod probe;
 pub mod repairs;
+pub mod reset;
 pub mod resolve;
 pub mod routes;
 pub mod shadow;

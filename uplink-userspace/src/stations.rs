@@ -82,7 +82,10 @@ mod tests {
         }
     }
 
-    fn known(host: &Host, uplinks: &[Uplink]) -> (Vec<(u8, u32)>, Vec<(String, String)>) {
+    /// Last bytes of MAC addresses with ids, and the pairs.
+    type Known = (Vec<(u8, u32)>, Vec<(String, String)>);
+
+    fn known(host: &Host, uplinks: &[Uplink]) -> Known {
         let found = stations(host, uplinks);
         let known = found.known.iter().map(|(s, id)| (s.mac[5], *id)).collect();
         (known, found.shared)

@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::engine::{Engine, Path};
 use crate::health::Verdict;
 use crate::host::Host;
-use crate::resolve::{self, Uplink};
+use crate::resolve::{self, Followed, Uplink};
 use crate::{conntrack, inspect, links, nat, sysctl};
 
 impl Daemon {
@@ -66,7 +66,7 @@ impl Daemon {
     async fn take_over(&mut self, config: Config, engine: Engine, host: &Host) -> Result<()> {
         let ports = start::ports(&config, host, engine.uplinks());
         start::remember(&self.options, &config, &engine, &ports, self.loaded.hook)?;
-        let running = |u: &Uplink, _| host.interface(&u.interface).is_some_and(|i| i.running);
+        let running = |u: &Uplink, _| start::is_running(host, u);
         let plan = inspect::plan(&config, &engine, running);
         for change in sysctl::apply(&plan.sysctls)? {
             tracing::info!("sysctl {change}");
@@ -74,8 +74,9 @@ impl Daemon {
         nat::apply(&plan.nft).await?;
         self.routes.apply(&plan).await?;
         self.maps
-            .set_addresses(&start::addresses(host, engine.uplinks()))?;
+            .set_addresses(&start::addresses(host, engine.uplinks(), &config.kernel))?;
         self.settings.nat = config.nat.mode;
+        self.settings.stale_after_s = start::stale_after_s(&config);
         self.maps
             .publish(engine.uplinks(), engine.selection(), &self.settings)?;
         for port in &ports {
@@ -91,9 +92,15 @@ impl Daemon {
         let gone = self.gone(&engine);
         self.maps.forget_others(engine.uplinks())?;
         for mark in gone {
-            conntrack::delete_by_mark(mark, config.kernel.fwmark_mask.bits()).await?;
+            for family in Family::ALL {
+                conntrack::delete_by_mark(mark, config.kernel.fwmark_mask.bits(), family).await?;
+            }
         }
         (self.config, self.engine, self.ports) = (config, engine, ports);
+        self.followed = Followed::default();
+        self.retiring.clear();
+        self.pending.clear();
+        self.attach_host();
         Ok(())
     }
 

@@ -40,15 +40,16 @@ pub(super) async fn read(netlink: &Netlink<Message>) -> Result<Vec<Neighbour>, F
 /// When the kernel refuses; a neighbour that is not known is forgotten already.
 pub async fn forget_neighbour(ifindex: u32, address: IpAddr) -> Result<()> {
     let netlink = Netlink::<Message>::open(NETLINK_ROUTE).context("opening a netlink socket")?;
-    let request = request(ifindex, address);
-    let found = netlink.dump(Message::GetNeighbour(request.clone())).await;
+    // Kernels that filter dumps answer for this interface only.
+    let all = request(address, NeighbourAttribute::IfIndex(ifindex));
+    let found = netlink.dump(Message::GetNeighbour(all)).await;
     let found = found.context("reading neighbours")?;
     if !found.iter().any(|message| is_learned(message, ifindex, address)) {
         return Ok(());
     }
-    let mut request = request;
-    request.attributes = vec![NeighbourAttribute::Destination(address.into())];
-    match netlink.execute(Message::DelNeighbour(request), 0).await {
+    let mut one = request(address, NeighbourAttribute::Destination(address.into()));
+    one.header.ifindex = ifindex;
+    match netlink.execute(Message::DelNeighbour(one), 0).await {
         Err(failure) if failure.errno != libc::ENOENT => {
             Err(failure).with_context(|| format!("forgetting the neighbour {address}"))
         }
@@ -56,12 +57,11 @@ pub async fn forget_neighbour(ifindex: u32, address: IpAddr) -> Result<()> {
     }
 }
 
-/// What to read: kernels that filter dumps answer for this interface only.
-fn request(ifindex: u32, address: IpAddr) -> NeighbourMessage {
-    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+fn request(like: IpAddr, attribute: NeighbourAttribute) -> NeighbourMessage {
+    let family = if like.is_ipv4() { Family::V4 } else { Family::V6 };
     let mut message = NeighbourMessage::default();
     message.header.family = wire::address_family(family);
-    message.attributes = vec![NeighbourAttribute::IfIndex(ifindex)];
+    message.attributes = vec![attribute];
     message
 }
 
