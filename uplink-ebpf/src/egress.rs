@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use uplink_common::{
-    Config, Family, FlowKey, Reason,
+    Config, Reason,
     record::{AMBIGUOUS, DEFRAGMENTED, UNTRANSLATED_LEAK},
 };
 
@@ -21,67 +21,60 @@ pub fn egress(ctx: &TcContext) {
         return;
     };
     let marked = (skb::fields(ctx).mark & config.mask) >> (config.shift & 31);
-    match skb::station(ctx, &skb::linear(ctx), End::Receiver) {
-        Some(AMBIGUOUS) => outward(ctx, config, marked),
-        Some(uplink) => outward(ctx, config, uplink),
-        None if marked != 0 => inward(ctx, config, marked),
-        None => {}
+    let gateway = skb::station(ctx, &skb::linear(ctx), End::Receiver);
+    let uplink = match gateway {
+        Some(uplink) if uplink != AMBIGUOUS => uplink,
+        _ => marked,
+    };
+    if gateway.is_some() {
+        translate::outward(ctx, config, uplink);
+        if config.flags & UNTRANSLATED_LEAK == 0 || !has_foreign_private_source(ctx) {
+            return;
+        }
+    } else if uplink == 0 {
+        return;
     }
+    note(ctx, config, gateway.is_some(), uplink);
 }
 
-/// Leaves by an uplink.
+/// A private source address that is not ours: NAT is missing.
 #[inline(always)]
-fn outward(ctx: &TcContext, config: &Config, uplink: u32) {
-    translate::outward(ctx, config, uplink);
-    if config.flags & UNTRANSLATED_LEAK != 0 && leaks(ctx, config).is_some() {
-        act::count(Reason::Leaked);
-    }
-}
-
-/// Notes a flow whose packet leaves with a private address that is not ours: NAT is missing.
-#[inline(always)]
-fn leaks(ctx: &TcContext, config: &Config) -> Option<()> {
+fn has_foreign_private_source(ctx: &TcContext) -> bool {
     let bytes = skb::linear(ctx);
-    let network = parse::network(&bytes).ok()?;
-    let source = parse::source(&bytes, &network)?;
+    let Ok(network) = parse::network(&bytes) else {
+        return false;
+    };
+    let source = parse::source(&bytes, &network).unwrap_or_default();
     // SAFETY: the entry is only tested for presence.
-    if !source.is_private(network.family) || unsafe { LOCALS.get(&source) }.is_some() {
-        return None;
-    }
-    let mut key = FlowKey::default();
-    let defragmented = config.flags & DEFRAGMENTED != 0;
-    parse::flow(&bytes, &network, defragmented, &mut key).ok()?;
-    exempt::by_address(network.family, &key).ok()?;
-    let _ = LEAKS.insert(&key, &pinned::now_s(), 0);
-    Some(())
+    source.is_private(network.family) && unsafe { LOCALS.get(&source) }.is_none()
 }
 
-/// Goes to a host behind us with the mark of the uplink that it came in by: the reply, which
-/// will have these addresses the other way round, is pinned to that uplink.
+/// What is remembered of a packet: outward, that its flow leaves without NAT; inward, with the
+/// mark of the uplink that it came in by, that the reply belongs to that uplink.
 #[inline(always)]
-fn inward(ctx: &TcContext, config: &Config, uplink: u32) {
+fn note(ctx: &TcContext, config: &Config, outward: bool, uplink: u32) {
     let bytes = skb::linear(ctx);
     let Ok(network) = parse::network(&bytes) else {
         return;
     };
-    let mut key = FlowKey::default();
-    let defragmented = config.flags & DEFRAGMENTED != 0;
-    let Ok(payload) = parse::flow(&bytes, &network, defragmented, &mut key) else {
+    let Ok(key) = steer::scratch() else {
         return;
     };
-    if parse::opens(&bytes, &key, payload) && is_forwarded(&key) {
-        remember(network.family, &key, uplink);
+    let defragmented = config.flags & DEFRAGMENTED != 0;
+    let Ok(opens) = parse::flow(&bytes, &network, defragmented, key) else {
+        return;
+    };
+    let now_s = pinned::now_s();
+    if outward {
+        if exempt::by_address(network.family, key).is_ok() {
+            act::count(Reason::Leaked);
+            let _ = LEAKS.insert(&*key, &now_s, 0);
+        }
+        return;
     }
-}
-
-/// Not what this host sends itself.
-#[inline(always)]
-fn is_forwarded(key: &FlowKey) -> bool {
+    // What this host sends itself has no reply that enters here.
     // SAFETY: the entry is only tested for presence.
-    unsafe { LOCALS.get(&key.src) }.is_none()
-}
-
-#[inline(always)]
-fn remember(family: Family, key: &FlowKey, uplink: u32) {
-    pinned::keep(family, &key.reversed(), uplink, false, pinned::now_s());
+    if opens && unsafe { LOCALS.get(&key.src) }.is_none() {
+        pinned::keep(network.family, &key.reversed(), uplink, false, now_s);
+    }
 }

@@ -11,7 +11,10 @@ use aya_ebpf::{
 };
 use uplink_common::{Addr, Family, FlowKey, NextHop, Reason};
 
-use crate::{maps::NEXT_HOPS, skb};
+use crate::{
+    maps::{NEXT_HOPS, SCRATCH},
+    skb,
+};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -32,13 +35,16 @@ pub fn by_address(family: Family, key: &FlowKey) -> Result<(), Reason> {
 /// of our uplinks' gateways makes the flow ours: connected networks, static routes and VPNs
 /// keep what they have. Once per new flow.
 ///
-/// Not inlined: it runs seldom and its question takes 64 bytes of stack.
+/// Not inlined: it runs seldom.
 #[inline(never)]
 pub fn by_route(ctx: &TcContext, family: Family, key: &FlowKey) -> Result<(), Reason> {
-    let mut lookup = question(family, key, skb::fields(ctx).ifindex);
+    let scratch = SCRATCH.get_ptr_mut(0).ok_or(Reason::NotReady)?;
+    // SAFETY: a per-CPU entry, used by one packet program at a time.
+    let lookup = unsafe { &mut (*scratch).question };
+    ask(lookup, family, key, skb::fields(ctx).ifindex);
     let size = size_of::<Lookup>() as i32;
     // SAFETY: both pointers are valid for the call and the size is that of the structure.
-    let answer = unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut lookup, size, 0) };
+    let answer = unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut *lookup, size, 0) };
     if answer < 0 {
         return Err(Reason::NoRoute);
     }
@@ -47,7 +53,7 @@ pub fn by_route(ctx: &TcContext, family: Family, key: &FlowKey) -> Result<(), Re
         BPF_FIB_LKUP_RET_NOT_FWDED => return Err(Reason::Local),
         _ => return Err(Reason::NoRoute),
     }
-    let hop = next_hop(&lookup);
+    let hop = next_hop(lookup);
     let on_link = hop.gateway == key.dst;
     // SAFETY: the entry is only tested for presence; user space replaces entries, never reuses.
     if on_link || unsafe { NEXT_HOPS.get(&hop) }.is_none() {
@@ -57,9 +63,9 @@ pub fn by_route(ctx: &TcContext, family: Family, key: &FlowKey) -> Result<(), Re
 }
 
 #[inline(always)]
-fn question(family: Family, key: &FlowKey, ifindex: u32) -> Lookup {
+fn ask(q: &mut Lookup, family: Family, key: &FlowKey, ifindex: u32) {
     // SAFETY: integers and byte arrays only, for which zero is valid.
-    let mut q: Lookup = unsafe { core::mem::zeroed() };
+    *q = unsafe { core::mem::zeroed() };
     q.l4_protocol = key.proto;
     q.sport = u16::from_ne_bytes(key.sport);
     q.dport = u16::from_ne_bytes(key.dport);
@@ -76,7 +82,6 @@ fn question(family: Family, key: &FlowKey, ifindex: u32) -> Lookup {
             q.__bindgen_anon_4.ipv6_dst = words(&key.dst);
         }
     }
-    q
 }
 
 /// The answer; its family may differ from the question's (an IPv4 route via IPv6, RFC 5549).

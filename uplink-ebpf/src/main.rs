@@ -28,6 +28,7 @@ mod pinned;
 mod skb;
 mod steer;
 mod translate;
+mod walk;
 
 /// Ingress of an interface where client traffic enters. Marks the packet or leaves it alone,
 /// and always lets the next program and the kernel go on.

@@ -1,6 +1,7 @@
 //! The maps, under the names that `bpftool` shows. Writing them by hand can misroute, never crash.
 
 use aya_ebpf::{
+    bindings::bpf_fib_lookup as Lookup,
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
@@ -54,6 +55,20 @@ pub static BYPASS: LpmTrie<Addr, u32, 16_384> = LpmTrie::new();
 /// Flows that left by an uplink with a private source address; user space makes them start anew.
 #[btf_map(name = "leaks")]
 pub static LEAKS: LruHashMap<FlowKey, u32, 8_192> = LruHashMap::new();
+
+/// Room for the packet in hand. On the stack the verifier would remember what every way
+/// through the parser wrote there, and look at all that follows once for each.
+#[btf_map(name = "scratch")]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// What a packet program works on.
+#[repr(C)]
+pub struct Scratch {
+    /// The packet's flow.
+    pub key: FlowKey,
+    /// A question to the routing tables.
+    pub question: Lookup,
+}
 
 /// By [`uplink_common::Reason`].
 #[btf_map(name = "counters")]

@@ -7,7 +7,30 @@ pub trait Bytes {
     /// `N` bytes at `offset`, if they are there. At least two: for one, the compiler turns the
     /// check into `>=`, from which the verifier learns nothing at a variable offset.
     fn get<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Calls `step` for up to [`MAX_EXTENSIONS`] headers.
+    fn walk(&self, walk: &mut Walk);
 }
+
+/// A walk over IPv6 extension headers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Walk {
+    /// Where the next header is.
+    pub offset: u32,
+    /// Its protocol.
+    pub proto: u32,
+    /// More fragments follow this one.
+    first_fragment: u32,
+    /// An earlier fragment has the upper protocol's header.
+    later_fragment: u32,
+    /// Why the walk has ended, or [`WALKING`].
+    end: u32,
+}
+
+const WALKING: u32 = 0;
+const ARRIVED: u32 = 1;
+const CUT_SHORT: u32 = 2;
 
 /// Where the network header starts, and its family.
 pub struct Network {
@@ -19,7 +42,8 @@ pub struct Network {
 
 const ETH_LEN: usize = 14;
 const VLAN_LEN: usize = 4;
-const MAX_EXTENSIONS: usize = 6;
+/// Extension headers that are followed.
+pub const MAX_EXTENSIONS: u32 = 6;
 
 const ETH_IPV4: u16 = 0x0800;
 const ETH_IPV6: u16 = 0x86dd;
@@ -85,42 +109,37 @@ pub fn quoted_by_icmpv6<B: Bytes>(bytes: &B, net: &Network) -> Option<usize> {
     is_icmp_error(bytes, next, payload).then_some(payload + 8)
 }
 
-/// Fills in the flow of a packet and returns where its payload starts, 0 where that says nothing
-/// about the flow (fragments, ICMP errors). An ICMP error belongs to the flow that it quotes.
+/// Fills in the flow of a packet. An ICMP error belongs to the flow that it quotes. Returns whether
+/// the packet may be the first of a connection: every one that is no fragment, ICMP error or TCP
+/// segment, and of those the ones with SYN but without ACK.
 ///
-/// The key is written in place: the program's stack has 512 bytes, so nothing is copied.
+/// The key is written in place: the program's stack has 512 bytes, so nothing is copied. No offset
+/// leaves this function, or the verifier would look at all that follows once for each of them.
 #[inline(always)]
 pub fn flow<B: Bytes>(
     bytes: &B,
     net: &Network,
     defragmented: bool,
     key: &mut FlowKey,
-) -> Result<usize, Reason> {
+) -> Result<bool, Reason> {
+    (key.sport, key.dport) = ([0; 2], [0; 2]);
     let ip = header(bytes, net.family, net.offset, key)?;
     if ip.later_fragment || (ip.first_fragment && !defragmented) {
-        return Ok(0);
+        return Ok(false);
     }
     if is_icmp_error(bytes, key.proto, ip.payload) {
         quoted(bytes, net.family, ip.payload + 8, key)?;
-        return Ok(0);
+        return Ok(false);
     }
     ports(bytes, ip.payload, key)?;
-    Ok(ip.payload)
+    Ok(key.proto != TCP || is_syn(bytes, ip.payload))
 }
 
-/// Whether the packet may be the first of a connection: every one that is no TCP segment, and of
-/// those the ones with SYN but without ACK.
 #[inline(always)]
-pub fn opens<B: Bytes>(bytes: &B, key: &FlowKey, payload: usize) -> bool {
+fn is_syn<B: Bytes>(bytes: &B, offset: usize) -> bool {
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
-    if payload == 0 {
-        return false;
-    }
-    if key.proto != TCP {
-        return true;
-    }
-    let flags: Option<[u8; 2]> = bytes.get(payload + 12);
+    let flags: Option<[u8; 2]> = bytes.get(offset + 12);
     flags.is_some_and(|[_, flags]| flags & (SYN | ACK) == SYN)
 }
 
@@ -189,40 +208,75 @@ fn v6<B: Bytes>(bytes: &B, offset: usize, key: &mut FlowKey) -> Result<Upper, Re
 
 /// Walks IPv6 extension headers (RFC 8200, section 4) to the upper protocol.
 #[inline(always)]
-fn extensions<B: Bytes>(bytes: &B, mut offset: usize, key: &mut FlowKey) -> Result<Upper, Reason> {
-    let mut first_fragment = false;
-    for _ in 0..MAX_EXTENSIONS {
-        let units = match key.proto {
-            HOP_BY_HOP | ROUTING | DESTINATION => 8,
-            AUTHENTICATION => 4,
-            FRAGMENT => {
-                let f: [u8; 4] = bytes.get(offset).ok_or(Reason::Truncated)?;
-                key.proto = f[0];
-                offset += 8;
-                if be16([f[2], f[3]]) & 0xfff8 != 0 {
-                    return Ok(Upper {
-                        payload: offset,
-                        first_fragment,
-                        later_fragment: true,
-                    });
-                }
-                first_fragment = f[3] & 1 != 0;
-                continue;
-            }
-            _ => {
-                return Ok(Upper {
-                    payload: offset,
-                    first_fragment,
-                    later_fragment: false,
-                });
-            }
-        };
-        let [next, length] = bytes.get(offset).ok_or(Reason::Truncated)?;
-        key.proto = next;
-        // RFC 8200 counts 8-byte units beyond the first 8, RFC 4302 4-byte units beyond 8.
-        offset += 8 + length as usize * units;
+fn extensions<B: Bytes>(bytes: &B, offset: usize, key: &mut FlowKey) -> Result<Upper, Reason> {
+    if !is_extension(u32::from(key.proto)) {
+        return Ok(Upper {
+            payload: offset,
+            first_fragment: false,
+            later_fragment: false,
+        });
     }
-    Err(Reason::TooDeep)
+    let mut walk = Walk {
+        offset: offset as u32,
+        proto: u32::from(key.proto),
+        first_fragment: 0,
+        later_fragment: 0,
+        end: WALKING,
+    };
+    bytes.walk(&mut walk);
+    key.proto = walk.proto as u8;
+    if walk.end == CUT_SHORT {
+        return Err(Reason::Truncated);
+    }
+    if walk.end == WALKING && is_extension(walk.proto) {
+        return Err(Reason::TooDeep);
+    }
+    Ok(Upper {
+        payload: walk.offset as usize,
+        first_fragment: walk.first_fragment != 0,
+        later_fragment: walk.later_fragment != 0,
+    })
+}
+
+impl Walk {
+    /// Steps over one header, given its first bytes. Returns whether to go on.
+    #[inline(always)]
+    pub fn step(&mut self, head: Option<[u8; 4]>) -> bool {
+        if !is_extension(self.proto) {
+            self.end = ARRIVED;
+            return false;
+        }
+        let Some([next, length, c, d]) = head else {
+            self.end = CUT_SHORT;
+            return false;
+        };
+        // RFC 8200 counts 8-byte units beyond the first 8, RFC 4302 4-byte units beyond 8.
+        let more = match self.proto as u8 {
+            FRAGMENT => 0,
+            AUTHENTICATION => u32::from(length) * 4,
+            _ => u32::from(length) * 8,
+        };
+        if self.proto as u8 == FRAGMENT {
+            self.first_fragment = u32::from(d & 1);
+            self.later_fragment = u32::from(be16([c, d]) & 0xfff8);
+        }
+        self.proto = u32::from(next);
+        self.offset += 8 + more;
+        if self.later_fragment != 0 {
+            self.first_fragment = 0;
+            self.end = ARRIVED;
+            return false;
+        }
+        true
+    }
+}
+
+#[inline(always)]
+const fn is_extension(proto: u32) -> bool {
+    matches!(
+        proto as u8,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
+    )
 }
 
 /// Fills in ports, or the identifier of an ICMP echo. Other protocols have none.

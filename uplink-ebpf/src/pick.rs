@@ -1,11 +1,11 @@
 //! A new flow's uplink.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::bpf_loop;
 use uplink_common::{Config, Family, FlowKey, Reason, Uplink, hash, select};
 
-use crate::maps::{SLOT_TABLE, UPLINKS};
+use crate::{
+    maps::{SLOT_TABLE, UPLINKS},
+    walk::{GO_ON, STOP, walk},
+};
 
 /// The uplink of the flow's slot; where somebody edited a weight in the map, the uplink by
 /// the weights as they are now.
@@ -53,18 +53,6 @@ struct Search {
     family: u32,
     point: u32,
     found: u32,
-}
-
-const GO_ON: i64 = 0;
-const STOP: i64 = 1;
-
-/// Calls `step` with `0..uplinks`. `bpf_loop` (Linux 5.17) instead of a loop in the program:
-/// the verifier then looks at one step, not at every way through all of them.
-#[inline(always)]
-fn walk<T>(uplinks: u32, step: extern "C" fn(u32, *mut T) -> i64, state: &mut T) {
-    let state: *mut T = state;
-    // SAFETY: the callback has the signature that the helper wants, and the state outlives it.
-    unsafe { bpf_loop(uplinks, step as *mut c_void, state.cast(), 0) };
 }
 
 extern "C" fn survey_one(index: u32, state: *mut Survey) -> i64 {

@@ -1,10 +1,13 @@
 //! Bytes of a packet, read with bounds checks.
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
-
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext};
 use uplink_common::Station;
 
-use crate::{maps::STATIONS, parse::Bytes};
+use crate::{
+    maps::STATIONS,
+    parse::{Bytes, MAX_EXTENSIONS, Walk},
+    walk::{GO_ON, STOP, walk},
+};
 
 /// Headers that are parsed lie within this many bytes: Ethernet, two tags, IPv6 with extension
 /// headers, and what an ICMP error quotes.
@@ -14,6 +17,7 @@ const HEADERS: u32 = 192;
 pub struct Linear {
     data: usize,
     end: usize,
+    skb: *mut __sk_buff,
 }
 
 /// Makes the headers linear where the driver left them in fragments.
@@ -27,6 +31,29 @@ pub fn linear(ctx: &TcContext) -> Linear {
     Linear {
         data: ctx.data(),
         end: ctx.data_end(),
+        skb: ctx.skb.skb,
+    }
+}
+
+/// A walk and the packet it is on.
+#[repr(C)]
+struct Steps {
+    walk: Walk,
+    skb: *mut __sk_buff,
+}
+
+extern "C" fn step(_index: u32, steps: *mut Steps) -> i64 {
+    // SAFETY: `walk` passes a valid state.
+    let steps = unsafe { &mut *steps };
+    let mut head = [0; 4];
+    let offset = steps.walk.offset;
+    let there = offset <= HEADERS
+        // SAFETY: the buffer is valid for its four bytes, the context during the program.
+        && unsafe { bpf_skb_load_bytes(steps.skb.cast(), offset, head.as_mut_ptr().cast(), 4) } == 0;
+    if steps.walk.step(there.then_some(head)) {
+        GO_ON
+    } else {
+        STOP
     }
 }
 
@@ -40,6 +67,18 @@ impl Bytes for Linear {
         // SAFETY: the line above shows that N bytes from here lie before the packet's end, and
         // a byte array needs no alignment.
         Some(unsafe { *((self.data + offset) as *const [u8; N]) })
+    }
+
+    /// Seldom needed, and behind it the verifier knows nothing more of the offsets: without that it
+    /// would look at all that follows once for each way through the headers.
+    #[inline(always)]
+    fn walk(&self, state: &mut Walk) {
+        let mut steps = Steps {
+            walk: *state,
+            skb: self.skb,
+        };
+        walk(MAX_EXTENSIONS, step, &mut steps);
+        *state = steps.walk;
     }
 }
 

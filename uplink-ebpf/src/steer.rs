@@ -8,7 +8,7 @@ use uplink_common::{
 
 use crate::{
     act, exempt, inbound,
-    maps::{CONFIG, LOCALS},
+    maps::{CONFIG, LOCALS, SCRATCH},
     parse, pick, pinned, skb, translate,
 };
 
@@ -46,14 +46,13 @@ fn inward(ctx: &TcContext) -> Result<Option<Reason>, Reason> {
     translate::inward(ctx, config);
     let bytes = skb::linear(ctx);
     let network = parse::network(&bytes)?;
-    let mut key = FlowKey::default();
+    let key = scratch()?;
     let defragmented = config.flags & DEFRAGMENTED != 0;
-    let payload = parse::flow(&bytes, &network, defragmented, &mut key)?;
-    let opens = parse::opens(&bytes, &key, payload);
+    let opens = parse::flow(&bytes, &network, defragmented, key)?;
     // SAFETY: a copy of four bytes that user space writes whole.
     match unsafe { LOCALS.get(&key.dst) } {
         Some(owner) => inbound::to_host(ctx, config, *owner, opens).map(Some),
-        None if config.flags & TRANSIT != 0 => Ok(inbound::transit(ctx, config, network.family, &key, opens)),
+        None if config.flags & TRANSIT != 0 => Ok(inbound::transit(ctx, config, network.family, key, opens)),
         None => Ok(None),
     }
 }
@@ -65,6 +64,15 @@ pub fn config() -> Result<&'static Config, Reason> {
         Some(config) if config.abi == ABI => Ok(config),
         _ => Err(Reason::NotReady),
     }
+}
+
+/// Where to put the packet's key. The packet programs of a CPU run one after the other, so it is
+/// nobody else's meanwhile; the pad bytes stay zero.
+#[inline(always)]
+pub fn scratch() -> Result<&'static mut FlowKey, Reason> {
+    let scratch = SCRATCH.get_ptr_mut(0).ok_or(Reason::NotReady)?;
+    // SAFETY: a per-CPU entry, valid as long as the map, and used as said above.
+    Ok(unsafe { &mut (*scratch).key })
 }
 
 /// `Ok` steered, `Err` left alone.
@@ -80,25 +88,21 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
     translate::inward(ctx, config);
     let bytes = skb::linear(ctx);
     let network = parse::network(&bytes)?;
-    let mut key = FlowKey::default();
+    let key = scratch()?;
     let defragmented = config.flags & DEFRAGMENTED != 0;
-    let payload = parse::flow(&bytes, &network, defragmented, &mut key)?;
-    exempt::by_address(network.family, &key)?;
+    let opens = parse::flow(&bytes, &network, defragmented, key)?;
+    exempt::by_address(network.family, key)?;
     // SAFETY: a copy of four bytes that user space writes whole.
     if let Some(owner) = unsafe { LOCALS.get(&key.dst) } {
-        let opens = parse::opens(&bytes, &key, payload);
         return inbound::to_host(ctx, config, *owner, opens);
     }
-    match pinned::find(network.family, &key, pinned::now_s()) {
+    match pinned::find(network.family, key, pinned::now_s()) {
         pinned::Found::Valid(0) => Err(Reason::KernelPinned),
         pinned::Found::Valid(uplink) => {
             act::send(ctx, config, uplink, false);
             Ok(Reason::Pinned)
         }
-        found => {
-            let opens = parse::opens(&bytes, &key, payload);
-            place(ctx, config, network.family, &key, found.was(), opens)
-        }
+        found => place(ctx, config, network.family, key, found.was(), opens),
     }
 }
 

@@ -36,6 +36,7 @@ pub const NAMES: &[&str] = &[
     "translations",
     "bypass",
     "leaks",
+    "scratch",
     "counters",
     "sent",
     "received",
