@@ -20,6 +20,7 @@ pub mod maps;
 pub mod nat;
 pub mod plan;
 pub mod probe;
+pub mod reset;
 pub mod resolve;
 pub mod routes;
 pub mod state;
