@@ -209,15 +209,11 @@ impl Daemon {
         self.repair(false).await;
     }
 
-    /// Forgets the dead uplink's connections. Without NAT there is nothing to forget: addresses
-    /// stay the same whichever way a flow goes.
+    /// Forgets the dead uplink's connections, without NAT, too: their marks would keep them there.
     async fn abandon(&mut self, path: crate::engine::Path) {
         let Some(u) = self.engine.uplinks().iter().find(|u| u.id == path.uplink) else {
             return;
         };
-        if self.config.nat == config::NatMode::Off {
-            return;
-        }
         match conntrack::delete_by_mark(u.mark, self.config.kernel.fwmark_mask.bits()).await {
             Ok(n) => tracing::info!("{}: {n} connections start anew elsewhere", u.name),
             Err(e) => tracing::error!("{}: its connections could not be forgotten: {e:#}", u.name),
