@@ -64,6 +64,37 @@ impl Addr {
         }
     }
 
+    /// Whether the Internet knows no way back to it: private (RFC 1918), shared (RFC 6598) and
+    /// unique local (RFC 4193) addresses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_private(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => {
+                let [a, b, _, _] = self.last4();
+                a == 10
+                    || (a == 172 && b & 0xf0 == 16)
+                    || (a == 192 && b == 168)
+                    || (a == 100 && b & 0xc0 == 64)
+            }
+            Family::V6 => self.0[0] & 0xfe == 0xfc,
+        }
+    }
+
+    /// IPv4 where the address is a mapped one.
+    #[inline(always)]
+    #[must_use]
+    pub fn family(&self) -> Family {
+        let mut i = 0;
+        while i < V4_PREFIX.len() {
+            if self.0[i] != V4_PREFIX[i] {
+                return Family::V6;
+            }
+            i += 1;
+        }
+        Family::V4
+    }
+
     /// Within `::/96`, where the unspecified and the loopback address are.
     #[inline(always)]
     const fn is_v6_reserved(&self) -> bool {
@@ -114,6 +145,25 @@ mod tests {
         for s in ["192.168.1.1", "0.0.0.0", "2001:db8::1", "fe80::1"] {
             let ip: IpAddr = s.parse().unwrap();
             assert_eq!(IpAddr::from(Addr::from(ip)), ip);
+        }
+    }
+
+    #[test]
+    fn private_addresses_and_families_are_told_apart() {
+        for (s, private) in [
+            ("10.1.2.3", true),
+            ("172.31.0.1", true),
+            ("172.32.0.1", false),
+            ("192.168.9.9", true),
+            ("100.127.0.1", true),
+            ("100.128.0.1", false),
+            ("fd00::1", true),
+            ("fe00::1", false),
+        ] {
+            let ip: IpAddr = s.parse().unwrap();
+            let family = if ip.is_ipv4() { Family::V4 } else { Family::V6 };
+            assert_eq!(Addr::from(ip).family(), family, "{s}");
+            assert_eq!(Addr::from(ip).is_private(family), private, "{s}");
         }
     }
 

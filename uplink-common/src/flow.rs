@@ -65,6 +65,17 @@ impl FlowKey {
     }
 }
 
+/// The source of a flow that a socket of this host begins, before it has an address: its cookie in
+/// the discard prefix 100::/64 (RFC 6666), which no packet carries.
+#[inline(always)]
+#[must_use]
+pub const fn socket(cookie: u64) -> Addr {
+    let c = cookie.to_be_bytes();
+    Addr([
+        1, 0, 0, 0, 0, 0, 0, 0, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7],
+    ])
+}
+
 #[inline(always)]
 const fn word(b: &[u8; 16], i: usize) -> u64 {
     u64::from_le_bytes([

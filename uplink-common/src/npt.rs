@@ -78,13 +78,13 @@ fn adjustable(address: &Addr, length: u32) -> Option<usize> {
 
 #[inline(always)]
 const fn get(address: &Addr, word: usize) -> u16 {
-    u16::from_be_bytes([address.0[2 * word & 14], address.0[(2 * word + 1) & 15]])
+    u16::from_be_bytes([address.0[(2 * word) & 14], address.0[(2 * word + 1) & 15]])
 }
 
 #[inline(always)]
 const fn set(address: &mut Addr, word: usize, value: u16) {
     let [a, b] = value.to_be_bytes();
-    address.0[2 * word & 14] = a;
+    address.0[(2 * word) & 14] = a;
     address.0[(2 * word + 1) & 15] = b;
 }
 

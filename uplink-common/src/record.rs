@@ -19,8 +19,13 @@ pub const DEFAULT_FLOWS: u32 = 262_144;
 /// [`Config::flags`]: conntrack reassembles fragments, so only first fragments decide and their
 /// ports count. Without it every fragment goes by addresses and protocol.
 pub const DEFRAGMENTED: u32 = 1;
-/// [`Config::flags`]: packets of private sources must not leave by an uplink untranslated.
-pub const TRANSLATED: u32 = 2;
+/// [`Config::flags`]: no packet may leave by an uplink with a private source address of others.
+pub const UNTRANSLATED_LEAK: u32 = 2;
+/// [`Config::flags`]: connections may come in by an uplink to hosts behind us under their own
+/// addresses (NAT off, or prefix translation).
+pub const TRANSIT: u32 = 4;
+/// [`Config::flags`]: some uplink translates IPv6 prefixes.
+pub const TRANSLATES: u32 = 8;
 
 /// [`Uplink::families`]: serves IPv4.
 pub const SERVES_V4: u32 = 1;
@@ -53,7 +58,7 @@ pub struct Config {
     pub bank: u32,
     /// Highest uplink id in use.
     pub uplinks: u32,
-    /// [`DEFRAGMENTED`], [`TRANSLATED`].
+    /// [`DEFRAGMENTED`], [`UNTRANSLATED_LEAK`], [`TRANSIT`], [`TRANSLATES`].
     pub flags: u32,
     /// Secret of the flow hash.
     pub seed: Seed,

@@ -8,12 +8,18 @@ use crate::{
     skb,
 };
 
-/// Sets our bits of the mark and counts what the uplink is given.
+/// Sets our bits of the mark.
 #[inline(always)]
-pub fn send(ctx: &TcContext, config: &Config, uplink: u32, new_flow: bool) {
+pub fn mark(ctx: &TcContext, config: &Config, uplink: u32) {
     if let Some(u) = UPLINKS.get(uplink) {
         ctx.set_mark(mark::merge(skb::fields(ctx).mark, config.mask, u.mark));
     }
+}
+
+/// Marks the packet and counts what the uplink is given.
+#[inline(always)]
+pub fn send(ctx: &TcContext, config: &Config, uplink: u32, new_flow: bool) {
+    mark(ctx, config, uplink);
     let Some(sent) = SENT.get_ptr_mut(uplink) else {
         return;
     };
@@ -34,6 +40,15 @@ pub fn receive(ctx: &TcContext, uplink: u32) {
     let received = unsafe { &mut *received };
     received.packets += 1;
     received.bytes += u64::from(ctx.len());
+}
+
+/// Counts a socket of this host that an uplink was given; its packets are not seen here.
+#[inline(always)]
+pub fn send_socket(uplink: u32) {
+    if let Some(sent) = SENT.get_ptr_mut(uplink) {
+        // SAFETY: as in `send`.
+        unsafe { (*sent).flows += 1 };
+    }
 }
 
 /// Counts a flow that a policy placed.

@@ -10,16 +10,24 @@
 #![allow(clippy::needless_borrows_for_generic_args)]
 
 #[cfg(target_arch = "bpf")]
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::TC_ACT_UNSPEC,
+    macros::{cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, TcContext},
+};
 
 mod act;
+mod egress;
 mod exempt;
+mod host;
+mod inbound;
 mod maps;
 mod parse;
 mod pick;
 mod pinned;
 mod skb;
 mod steer;
+mod translate;
 
 /// Ingress of an interface where client traffic enters. Marks the packet or leaves it alone,
 /// and always lets the next program and the kernel go on.
@@ -36,6 +44,46 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
 pub fn uplink_count(ctx: TcContext) -> i32 {
     steer::count(&ctx);
     TC_ACT_UNSPEC
+}
+
+/// Egress of every interface of ours: what leaves by an uplink, and what comes in through us.
+#[cfg(target_arch = "bpf")]
+#[classifier]
+pub fn uplink_egress(ctx: TcContext) -> i32 {
+    egress::egress(&ctx);
+    TC_ACT_UNSPEC
+}
+
+/// A socket of this host connects. Always lets it go on.
+#[cfg(target_arch = "bpf")]
+#[cgroup_sock_addr(connect4)]
+pub fn uplink_connect4(ctx: SockAddrContext) -> i32 {
+    host::connect4(&ctx);
+    1
+}
+
+/// As `uplink_connect4`.
+#[cfg(target_arch = "bpf")]
+#[cgroup_sock_addr(connect6)]
+pub fn uplink_connect6(ctx: SockAddrContext) -> i32 {
+    host::connect6(&ctx);
+    1
+}
+
+/// An unconnected socket of this host sends a datagram. Always lets it go on.
+#[cfg(target_arch = "bpf")]
+#[cgroup_sock_addr(sendmsg4)]
+pub fn uplink_sendmsg4(ctx: SockAddrContext) -> i32 {
+    host::sendmsg4(&ctx);
+    1
+}
+
+/// As `uplink_sendmsg4`.
+#[cfg(target_arch = "bpf")]
+#[cgroup_sock_addr(sendmsg6)]
+pub fn uplink_sendmsg6(ctx: SockAddrContext) -> i32 {
+    host::sendmsg6(&ctx);
+    1
 }
 
 #[cfg(target_arch = "bpf")]

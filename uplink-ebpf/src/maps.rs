@@ -1,11 +1,11 @@
 //! The maps, under the names that `bpftool` shows. Writing them by hand can misroute, never crash.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use uplink_common::{
-    Addr, FlowKey, MAX_UPLINKS, NextHop, Pin, SLOTS, Slot, Uplink,
+    Addr, FlowKey, MAX_UPLINKS, NextHop, Pin, SLOTS, Slot, Station, Translation, Uplink,
     record::{Config, Counter, DEFAULT_FLOWS, Policy, Traffic},
 };
 
@@ -37,6 +37,23 @@ pub static NEXT_HOPS: HashMap<NextHop, u32, 256> = HashMap::new();
 /// source it is, or 0. A cache: the route lookup decides where it is stale.
 #[btf_map(name = "locals")]
 pub static LOCALS: HashMap<Addr, u32, 1024> = HashMap::new();
+
+/// Whose MAC address means an uplink; value: its id, or `AMBIGUOUS`.
+#[btf_map(name = "stations")]
+pub static STATIONS: HashMap<Station, u32, 1024> = HashMap::new();
+
+/// IPv6 prefix translation, by uplink id.
+#[btf_map(name = "translations")]
+pub static TRANSLATIONS: Array<Translation, RECORDS> = Array::new();
+
+/// Destinations that somebody else's routes may claim: sockets of this host towards them are
+/// left alone. IPv4 prefixes are 96 bits longer here.
+#[btf_map(name = "bypass")]
+pub static BYPASS: LpmTrie<Addr, u32, 16_384> = LpmTrie::new();
+
+/// Flows that left by an uplink with a private source address; user space makes them start anew.
+#[btf_map(name = "leaks")]
+pub static LEAKS: LruHashMap<FlowKey, u32, 8_192> = LruHashMap::new();
 
 /// By [`uplink_common::Reason`].
 #[btf_map(name = "counters")]

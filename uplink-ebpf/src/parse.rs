@@ -13,7 +13,8 @@ pub trait Bytes {
 pub struct Network {
     /// Address family.
     pub family: Family,
-    offset: usize,
+    /// Start of the IP header.
+    pub offset: usize,
 }
 
 const ETH_LEN: usize = 14;
@@ -67,28 +68,60 @@ pub fn network<B: Bytes>(bytes: &B) -> Result<Network, Reason> {
     }
 }
 
-/// The destination address alone: all that counting needs.
+/// The source address alone.
 #[inline(always)]
-pub fn destination<B: Bytes>(bytes: &B, net: &Network) -> Option<Addr> {
+pub fn source<B: Bytes>(bytes: &B, net: &Network) -> Option<Addr> {
     match net.family {
-        Family::V4 => bytes.get(net.offset + 16).map(Addr::v4),
-        Family::V6 => bytes.get(net.offset + 24).map(Addr::v6),
+        Family::V4 => bytes.get(net.offset + 12).map(Addr::v4),
+        Family::V6 => bytes.get(net.offset + 8).map(Addr::v6),
     }
 }
 
-/// Fills in the flow of a packet. An ICMP error belongs to the flow that it quotes.
+/// What an ICMPv6 error quotes begins here, if the packet is one without extension headers.
+#[inline(always)]
+pub fn quoted_by_icmpv6<B: Bytes>(bytes: &B, net: &Network) -> Option<usize> {
+    let [next, _] = bytes.get(net.offset + 6)?;
+    let payload = net.offset + 40;
+    is_icmp_error(bytes, next, payload).then_some(payload + 8)
+}
+
+/// Fills in the flow of a packet and returns where its payload starts, 0 where that says nothing
+/// about the flow (fragments, ICMP errors). An ICMP error belongs to the flow that it quotes.
 ///
 /// The key is written in place: the program's stack has 512 bytes, so nothing is copied.
 #[inline(always)]
-pub fn flow<B: Bytes>(bytes: &B, net: &Network, defragmented: bool, key: &mut FlowKey) -> Result<(), Reason> {
+pub fn flow<B: Bytes>(
+    bytes: &B,
+    net: &Network,
+    defragmented: bool,
+    key: &mut FlowKey,
+) -> Result<usize, Reason> {
     let ip = header(bytes, net.family, net.offset, key)?;
     if ip.later_fragment || (ip.first_fragment && !defragmented) {
-        return Ok(());
+        return Ok(0);
     }
     if is_icmp_error(bytes, key.proto, ip.payload) {
-        return quoted(bytes, net.family, ip.payload + 8, key);
+        quoted(bytes, net.family, ip.payload + 8, key)?;
+        return Ok(0);
     }
-    ports(bytes, ip.payload, key)
+    ports(bytes, ip.payload, key)?;
+    Ok(ip.payload)
+}
+
+/// Whether the packet may be the first of a connection: every one that is no TCP segment, and of
+/// those the ones with SYN but without ACK.
+#[inline(always)]
+pub fn opens<B: Bytes>(bytes: &B, key: &FlowKey, payload: usize) -> bool {
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    if payload == 0 {
+        return false;
+    }
+    if key.proto != TCP {
+        return true;
+    }
+    let flags: Option<[u8; 2]> = bytes.get(payload + 12);
+    flags.is_some_and(|[_, flags]| flags & (SYN | ACK) == SYN)
 }
 
 /// The flow that an ICMP error quotes, seen from the sender of the error.

@@ -23,6 +23,17 @@ pub enum Found {
     None,
 }
 
+impl Found {
+    /// The uplink of a pin that is void.
+    #[inline(always)]
+    pub const fn was(&self) -> Option<u32> {
+        match self {
+            Self::Stale(was) => Some(*was),
+            _ => None,
+        }
+    }
+}
+
 /// Seconds since boot, from the tick: one nanosecond instead of thirty.
 #[inline(always)]
 pub fn now_s() -> u32 {

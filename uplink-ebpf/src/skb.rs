@@ -2,7 +2,9 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
-use crate::parse::Bytes;
+use uplink_common::Station;
+
+use crate::{maps::STATIONS, parse::Bytes};
 
 /// Headers that are parsed lie within this many bytes: Ethernet, two tags, IPv6 with extension
 /// headers, and what an ICMP error quotes.
@@ -46,4 +48,30 @@ impl Bytes for Linear {
 pub fn fields(ctx: &TcContext) -> &__sk_buff {
     // SAFETY: the kernel hands a valid context for the duration of the program.
     unsafe { &*ctx.skb.skb }
+}
+
+/// Which end of the link a MAC address belongs to.
+#[derive(Clone, Copy)]
+pub enum End {
+    /// Whom the frame is for.
+    Receiver,
+    /// Who sent it.
+    Sender,
+}
+
+/// The uplink whose gateway is at one end of the frame: `None` where no gateway is, else an id or
+/// `AMBIGUOUS`.
+#[inline(always)]
+pub fn station(ctx: &TcContext, bytes: &Linear, end: End) -> Option<u32> {
+    let offset = match end {
+        End::Receiver => 0,
+        End::Sender => 6,
+    };
+    let station = Station {
+        ifindex: fields(ctx).ifindex,
+        mac: bytes.get(offset)?,
+        pad: [0; 2],
+    };
+    // SAFETY: a copy of four bytes that user space writes whole.
+    unsafe { STATIONS.get(&station) }.copied()
 }

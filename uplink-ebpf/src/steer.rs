@@ -1,19 +1,22 @@
 //! The packet path. Unsure means: leave the packet to the kernel, untouched.
 
 use aya_ebpf::programs::TcContext;
-use uplink_common::{ABI, Config, Family, FlowKey, Reason, record::DEFRAGMENTED};
+use uplink_common::{
+    ABI, Config, Family, FlowKey, Reason,
+    record::{DEFRAGMENTED, TRANSIT},
+};
 
 use crate::{
-    act, exempt,
+    act, exempt, inbound,
     maps::{CONFIG, LOCALS},
-    parse, pick, pinned, skb,
+    parse, pick, pinned, skb, translate,
 };
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to our MAC.
 const PACKET_HOST: u32 = 0;
 
 /// The policy of what no other policy matches.
-const EVERYTHING_ELSE: u32 = 0;
+pub const EVERYTHING_ELSE: u32 = 0;
 
 /// Steers one packet and counts the outcome.
 #[inline(always)]
@@ -24,45 +27,67 @@ pub fn steer(ctx: &TcContext) {
     act::count(reason);
 }
 
-/// Counts what came back for this host, and nothing else.
+/// Counts what came back for this host, marks what opens a connection inward, and leaves the rest.
 #[inline(always)]
 pub fn count(ctx: &TcContext) {
+    if let Some(Ok(reason) | Err(reason)) = inward(ctx).transpose() {
+        act::count(reason);
+    }
+}
+
+/// `None`: not for this host.
+#[inline(always)]
+fn inward(ctx: &TcContext) -> Result<Option<Reason>, Reason> {
+    let config = config()?;
+    let fields = skb::fields(ctx);
+    if fields.pkt_type != PACKET_HOST || fields.mark & config.mask != 0 {
+        return Ok(None);
+    }
+    translate::inward(ctx, config);
     let bytes = skb::linear(ctx);
-    let Ok(network) = parse::network(&bytes) else {
-        return;
-    };
-    let Some(address) = parse::destination(&bytes, &network) else {
-        return;
-    };
+    let network = parse::network(&bytes)?;
+    let mut key = FlowKey::default();
+    let defragmented = config.flags & DEFRAGMENTED != 0;
+    let payload = parse::flow(&bytes, &network, defragmented, &mut key)?;
+    let opens = parse::opens(&bytes, &key, payload);
     // SAFETY: a copy of four bytes that user space writes whole.
-    if let Some(uplink) = unsafe { LOCALS.get(&address) } {
-        act::receive(ctx, *uplink);
+    match unsafe { LOCALS.get(&key.dst) } {
+        Some(owner) => inbound::to_host(ctx, config, *owner, opens).map(Some),
+        None if config.flags & TRANSIT != 0 => Ok(inbound::transit(ctx, config, network.family, &key, opens)),
+        None => Ok(None),
+    }
+}
+
+/// The configuration, once user space has written it.
+#[inline(always)]
+pub fn config() -> Result<&'static Config, Reason> {
+    match CONFIG.get(0) {
+        Some(config) if config.abi == ABI => Ok(config),
+        _ => Err(Reason::NotReady),
     }
 }
 
 /// `Ok` steered, `Err` left alone.
 #[inline(always)]
 fn path(ctx: &TcContext) -> Result<Reason, Reason> {
-    let config = CONFIG.get(0).ok_or(Reason::NotReady)?;
-    if config.abi != ABI {
-        return Err(Reason::NotReady);
-    }
+    let config = config()?;
     if skb::fields(ctx).pkt_type != PACKET_HOST {
         return Err(Reason::NotForUs);
     }
     if skb::fields(ctx).mark & config.mask != 0 {
         return Err(Reason::Marked);
     }
+    translate::inward(ctx, config);
     let bytes = skb::linear(ctx);
     let network = parse::network(&bytes)?;
     let mut key = FlowKey::default();
     let defragmented = config.flags & DEFRAGMENTED != 0;
-    parse::flow(&bytes, &network, defragmented, &mut key)?;
+    let payload = parse::flow(&bytes, &network, defragmented, &mut key)?;
     exempt::by_address(network.family, &key)?;
     // SAFETY: a copy of four bytes that user space writes whole.
-    if let Some(uplink) = unsafe { LOCALS.get(&key.dst) } {
-        act::receive(ctx, *uplink);
-        return Err(Reason::Local);
+    if let Some(owner) = unsafe { LOCALS.get(&key.dst) } {
+        let opens = parse::opens(&bytes, &key, payload);
+        return inbound::to_host(ctx, config, *owner, opens);
     }
     match pinned::find(network.family, &key, pinned::now_s()) {
         pinned::Found::Valid(0) => Err(Reason::KernelPinned),
@@ -70,8 +95,10 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
             act::send(ctx, config, uplink, false);
             Ok(Reason::Pinned)
         }
-        pinned::Found::Stale(was) => place(ctx, config, network.family, &key, Some(was)),
-        pinned::Found::None => place(ctx, config, network.family, &key, None),
+        found => {
+            let opens = parse::opens(&bytes, &key, payload);
+            place(ctx, config, network.family, &key, found.was(), opens)
+        }
     }
 }
 
@@ -83,9 +110,18 @@ fn place(
     family: Family,
     key: &FlowKey,
     was: Option<u32>,
+    opens: bool,
 ) -> Result<Reason, Reason> {
     let now_s = pinned::now_s();
+    if is_stale(config, now_s) {
+        return Err(Reason::Stale);
+    }
     if let Err(reason) = exempt::by_route(ctx, family, key) {
+        if config.flags & TRANSIT != 0
+            && let Some(reason) = inbound::transit(ctx, config, family, key, opens)
+        {
+            return Ok(reason);
+        }
         pinned::keep(family, key, 0, was.is_some(), now_s);
         return Err(reason);
     }
@@ -100,4 +136,10 @@ fn place(
         Some(1..) => Ok(Reason::Repicked),
         _ => Ok(reason),
     }
+}
+
+/// Whether the daemon has been silent for longer than the user wants to trust its table.
+#[inline(always)]
+pub fn is_stale(config: &Config, now_s: u32) -> bool {
+    config.stale_after_s != 0 && now_s.wrapping_sub(config.heartbeat_s) > config.stale_after_s
 }

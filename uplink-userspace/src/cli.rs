@@ -1,5 +1,7 @@
 //! The command line.
 
+mod show;
+
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,8 +10,10 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Problems};
-use crate::status::{self, Status};
 use crate::{api, daemon, inspect};
+
+/// Longest list of flows.
+const MOST_FLOWS: i64 = 1_000_000;
 
 /// Spreads traffic over several Internet providers behind one or more network cards.
 #[derive(Debug, Parser)]
@@ -62,6 +66,39 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List the pinned flows, newest first
+    #[command(after_help = "Example: uplink flows --uplink isp1\n\
+                            Example: uplink flows --json | jq '.[] | select(.idle_s < 60)'")]
+    Flows {
+        /// As JSON, an array of objects
+        #[arg(long)]
+        json: bool,
+        /// Those of one uplink
+        #[arg(long, value_name = "NAME")]
+        uplink: Option<String>,
+        /// At most so many; by default 1000, with --json all [up to 1000000]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
+        limit: Option<u32>,
+    },
+    /// Take an uplink out for maintenance: no new flows, old ones finish
+    #[command(after_help = "Example: uplink drain isp1\n\n\
+        It lasts over reloads and restarts of the daemon until `uplink enable isp1`, or a stop. When\n\
+        no other uplink answers, a drained one takes new flows all the same.")]
+    Drain {
+        /// The uplink's name
+        name: String,
+    },
+    /// Take a drained uplink back
+    #[command(after_help = "Example: uplink enable isp1")]
+    Enable {
+        /// The uplink's name
+        name: String,
+    },
+    /// Have the daemon read its configuration again, wait, and report
+    #[command(after_help = "Example: uplink reload && uplink status\n\n\
+        The daemon reads the file that it was started with. When anything is wrong with it, nothing\n\
+        changes, and the exit status is 2.")]
+    Reload,
     /// Remove everything that a killed daemon left, and only that
     #[command(after_help = "Example: uplink down")]
     Down,
@@ -85,24 +122,19 @@ fn run(cli: &Cli) -> Result<()> {
         .build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        match cli.command {
+        match &cli.command {
             Command::Run => daemon::run(options).await,
-            Command::Check { plan } => inspect::check(&config::load(&options.config)?, plan).await,
-            Command::Status { json } => show_status(options, json).await,
+            Command::Check { plan } => inspect::check(&config::load(&options.config)?, *plan).await,
+            Command::Status { json } => show::status(options, *json).await,
+            Command::Flows { json, uplink, limit } => {
+                show::flows(options, *json, uplink.as_deref(), *limit).await
+            }
+            Command::Drain { name } => show::order(options, api::DRAIN, name).await,
+            Command::Enable { name } => show::order(options, api::ENABLE, name).await,
+            Command::Reload => show::reload(options).await,
             Command::Down => daemon::down(options).await,
         }
     })
-}
-
-async fn show_status(options: &Options, json: bool) -> Result<()> {
-    let answer = api::call(&options.runtime_dir, api::STATUS).await?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&answer)?);
-    } else {
-        let status: Status = serde_json::from_value(answer)?;
-        print!("{}", status::table(&status));
-    }
-    Ok(())
 }
 
 fn report(error: &anyhow::Error) -> ExitCode {
@@ -111,10 +143,22 @@ fn report(error: &anyhow::Error) -> ExitCode {
             eprintln!("{problems}");
             ExitCode::from(2)
         }
-        None => {
-            eprintln!("uplink: {error:#}");
-            ExitCode::FAILURE
-        }
+        None => said(error),
+    }
+}
+
+/// An error of the daemon, or of ours.
+fn said(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<api::Error>() {
+        Some(answer) if answer.name == api::INVALID_CONFIGURATION => eprintln!("{answer}"),
+        _ => eprintln!("uplink: {error:#}"),
+    }
+    match error
+        .downcast_ref::<api::Error>()
+        .is_some_and(api::Error::is_usage)
+    {
+        true => ExitCode::from(2),
+        false => ExitCode::FAILURE,
     }
 }
 

@@ -11,7 +11,7 @@ use netlink_packet_netfilter::{
 };
 use rtnetlink::packet_core::{DefaultNla, Nla};
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
-use uplink_common::FlowKey;
+use uplink_common::{Family, FlowKey};
 
 use crate::routes::socket::{Failure, Netlink};
 
@@ -32,38 +32,38 @@ pub struct Connection {
     pub reply: FlowKey,
 }
 
-/// Deletes every connection with `connection mark & mask == mark` and returns about how many
+/// Deletes every connection of a family with `connection mark & mask == mark` and returns about how many
 /// those were (others come and go meanwhile). One request does it; a kernel that rejects
 /// that one gets a request per connection.
 ///
 /// # Errors
 /// When the mark fits everything, or the kernel refuses.
-pub async fn delete_by_mark(mark: u32, mask: u32) -> Result<usize> {
+pub async fn delete_by_mark(mark: u32, mask: u32, family: Family) -> Result<usize> {
     check(mark, mask)?;
     let netlink = open()?;
     let before = count();
     let request = ConntrackMessage::Delete(filter(mark, mask));
-    match netlink.execute(wrap(request), 0).await {
+    match netlink.execute(wrap(request, protocol(family)), 0).await {
         Ok(()) => Ok(before.saturating_sub(count())),
         Err(failure) if failure.errno == libc::ENOENT => Ok(0),
         Err(failure) => {
             tracing::debug!(%failure, "deleting connections one by one");
-            one_by_one(&netlink, mark, mask)
+            one_by_one(&netlink, mark, mask, family)
                 .await
                 .with_context(|| format!("deleting connections by mark {mark:#x}/{mask:#x}"))
         }
     }
 }
 
-/// The TCP connections with `connection mark & mask == mark` that still carry data.
+/// The TCP connections of a family with `connection mark & mask == mark` that still carry data.
 ///
 /// # Errors
 /// When the mark fits everything, or the kernel refuses.
-pub async fn tcp_by_mark(mark: u32, mask: u32) -> Result<Vec<Connection>> {
+pub async fn tcp_by_mark(mark: u32, mask: u32, family: Family) -> Result<Vec<Connection>> {
     check(mark, mask)?;
     // A kernel that does not know the filter answers with everything.
     let request = ConntrackMessage::Get(filter(mark, mask));
-    let all = open()?.dump(wrap(request)).await;
+    let all = open()?.dump(wrap(request, protocol(family))).await;
     let all = all.with_context(|| format!("listing connections by mark {mark:#x}/{mask:#x}"))?;
     let inner = all.into_iter().map(|message| message.inner);
     Ok(inner
@@ -104,8 +104,14 @@ fn open() -> Result<Netlink<NetfilterMessage>> {
     Netlink::open(NETLINK_NETFILTER).context("opening a netfilter socket")
 }
 
-async fn one_by_one(netlink: &Netlink<NetfilterMessage>, mark: u32, mask: u32) -> Result<usize, Failure> {
-    let all = netlink.dump(wrap(ConntrackMessage::Get(vec![]))).await?;
+async fn one_by_one(
+    netlink: &Netlink<NetfilterMessage>,
+    mark: u32,
+    mask: u32,
+    family: Family,
+) -> Result<usize, Failure> {
+    let all = ConntrackMessage::Get(vec![]);
+    let all = netlink.dump(wrap(all, protocol(family))).await?;
     let mut deleted = 0;
     for message in all {
         let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
@@ -127,8 +133,7 @@ async fn delete_one(
 ) -> Result<bool, Failure> {
     // Without its tuple the request would delete everything.
     assert!(names_one(&identity), "a deletion must name its connection");
-    let mut request = wrap(ConntrackMessage::Delete(identity));
-    request.header.family = family;
+    let request = wrap(ConntrackMessage::Delete(identity), family);
     match netlink.execute(request, 0).await {
         Ok(()) => Ok(true),
         Err(failure) if failure.errno == libc::ENOENT => Ok(false),
@@ -188,8 +193,15 @@ fn filter(mark: u32, mask: u32) -> Vec<ConntrackAttribute> {
     vec![ConntrackAttribute::CtaMark(mark), ConntrackAttribute::Other(mask)]
 }
 
-fn wrap(message: ConntrackMessage) -> NetfilterMessage {
-    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
+const fn protocol(family: Family) -> NetfilterProtoFamily {
+    match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    }
+}
+
+fn wrap(message: ConntrackMessage, family: NetfilterProtoFamily) -> NetfilterMessage {
+    let header = NetfilterHeader::new(family, 0, 0);
     NetfilterMessage::new(header, message)
 }
 
@@ -210,9 +222,9 @@ mod tests {
     #[tokio::test]
     async fn nothing_that_would_select_everything_is_sent() {
         for (mark, mask) in [(0, MASK), (MARK, 0), (MARK, 0xff)] {
-            let error = delete_by_mark(mark, mask).await.unwrap_err();
+            let error = delete_by_mark(mark, mask, Family::V4).await.unwrap_err();
             assert!(error.to_string().contains("refusing"), "{error}");
-            let error = tcp_by_mark(mark, mask).await.unwrap_err();
+            let error = tcp_by_mark(mark, mask, Family::V4).await.unwrap_err();
             assert!(error.to_string().contains("refusing"), "{error}");
         }
     }

@@ -1,9 +1,15 @@
 //! The control loop as a pure state machine: events in, commands out. It does no I/O and reads
 //! no clock, so days of it run in a test in milliseconds.
 
+mod drain;
+mod readdress;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use uplink_common::Family;
+
+pub use drain::Refusal;
 
 use crate::health::{Health, Thresholds, Verdict};
 use crate::resolve::Uplink;
@@ -28,6 +34,11 @@ pub enum Event {
         /// Round of the probe.
         round: u64,
     },
+    /// Somebody wants this uplink, by id, to take no new flows. Nothing happens where
+    /// [`Engine::may_drain`] says no.
+    Drain(u8),
+    /// Somebody wants it back.
+    Enable(u8),
 }
 
 /// One address family of one uplink.
@@ -47,6 +58,11 @@ pub enum Command {
     /// Forget the connections of an uplink that died, so that its flows start anew elsewhere.
     /// Only after the table that avoids it is live.
     Abandon(Path),
+    /// The path lives and takes no new flows any more, because a better one came back:
+    /// `[nat] on_failback` says what becomes of its flows. After the table that avoids it.
+    Retire(Path),
+    /// The path was drained by hand and takes new flows all the same: nobody else answers.
+    Recall(Path),
     /// Tell people.
     Announce(Change),
 }
@@ -58,7 +74,8 @@ pub struct Selection {
     pub v4: Serving,
     /// For IPv6.
     pub v6: Serving,
-    /// Paths whose pins are void from this table on.
+    /// Paths whose pins are void from this table on; set in [`Command::Publish`] only, so that
+    /// publishing the table again voids nothing twice.
     pub voided: Vec<Path>,
 }
 
@@ -107,44 +124,49 @@ pub struct Engine {
     health: Vec<(Path, Health)>,
     settings: Settings,
     selection: Selection,
-    /// A dead uplink still serves because nobody is known to be better.
+    /// Ids of uplinks taken out by hand.
+    drained: BTreeSet<u8>,
+    /// Paths that may have flows: they served since their pins were last voided.
+    holders: BTreeSet<Path>,
+    /// The table is not as it should be, because nobody is known to be better.
     held: bool,
 }
 
 impl Engine {
-    /// `was_down` names the paths that an earlier daemon had found dead.
+    /// `was_down` names the paths that an earlier daemon had found dead, `drained` the uplinks
+    /// that were taken out by hand; names that are not configured are ignored.
     #[must_use]
-    pub fn new(uplinks: Vec<Uplink>, settings: Settings, was_down: &[Path]) -> Self {
-        let mut health = Vec::new();
-        for u in &uplinks {
-            for family in Family::ALL {
-                if u.leg(family).is_some() {
-                    let path = Path { uplink: u.id, family };
-                    let verdict = if was_down.contains(&path) {
-                        Verdict::Down
-                    } else {
-                        Verdict::Unknown
-                    };
-                    let targets = settings.targets[family as usize];
-                    health.push((path, Health::new(settings.thresholds, targets, verdict)));
-                }
-            }
-        }
-        let selection = Selection::default();
+    pub fn new(uplinks: Vec<Uplink>, settings: Settings, was_down: &[Path], drained: &[String]) -> Self {
+        let health = unprobed(&uplinks, &settings, was_down);
+        let drained = uplinks.iter().filter(|u| drained.contains(&u.name));
         let mut engine = Self {
+            drained: drained.map(|u| u.id).collect(),
             uplinks,
             health,
             settings,
-            selection,
+            selection: Selection::default(),
+            holders: BTreeSet::new(),
             held: false,
         };
         for family in Family::ALL {
-            *engine.selection.family_mut(family) = engine
-                .serving(family)
-                .or_else(|| weights::serving(&engine.uplinks, family, |_| true))
-                .unwrap_or_default();
+            *engine.selection.family_mut(family) = engine.first(family);
         }
+        // The living may have pins that an earlier daemon made; those of the dead are void.
+        let paths = engine.health.iter().map(|(p, _)| *p);
+        engine.holders = paths
+            .filter(|p| !was_down.contains(p) || engine.serves(*p))
+            .collect();
+        engine.held = engine.unsettled();
         engine
+    }
+
+    /// Who serves before anybody has answered.
+    fn first(&self, family: Family) -> Serving {
+        let undrained = |u: &Uplink| !self.drained.contains(&u.id);
+        self.serving(family)
+            .or_else(|| weights::serving(&self.uplinks, family, undrained))
+            .or_else(|| weights::serving(&self.uplinks, family, |_| true))
+            .unwrap_or_default()
     }
 
     /// The uplinks, in the order of the configuration.
@@ -175,19 +197,24 @@ impl Engine {
         self.judged(path).is_some_and(Health::failing)
     }
 
-    /// The health that counts for a path: a family without targets follows the other one.
-    fn serves_by_the_dead(&self) -> bool {
-        let dead = |family, id| self.verdict(Path { uplink: id, family }) == Verdict::Down;
-        let any = |family: Family| {
-            self.selection
-                .family(family)
-                .0
-                .iter()
-                .any(|(id, _)| dead(family, *id))
-        };
-        Family::ALL.into_iter().any(any)
+    /// Whether new flows use the path.
+    fn serves(&self, path: Path) -> bool {
+        self.selection.family(path.family).weight(path.uplink) > 0
     }
 
+    /// Somebody serves who should not, or is dead and not yet abandoned, for want of a better
+    /// one: every answer may change that.
+    fn unsettled(&self) -> bool {
+        let dead = |path: Path| self.verdict(path) == Verdict::Down;
+        let unwanted = |path: Path| dead(path) || self.drained.contains(&path.uplink);
+        let mut paths = self.health.iter().map(|(p, _)| *p);
+        paths.any(|p| match self.serves(p) {
+            true => unwanted(p),
+            false => dead(p) && self.holders.contains(&p),
+        })
+    }
+
+    /// The health that counts for a path: a family without targets follows the other one.
     fn judged(&self, path: Path) -> Option<&Health> {
         let family = match path.family {
             Family::V4 if self.settings.targets[0] == 0 => Family::V6,
@@ -199,20 +226,44 @@ impl Engine {
 
     /// Takes one event and says what to do.
     pub fn handle(&mut self, event: Event) -> Vec<Command> {
-        let (path, flipped) = match event {
-            Event::Answered { path, round, rtt } => (path, self.judge(path, |h| h.answer(round, rtt))),
-            Event::Lost { path, round } => (path, self.judge(path, |h| h.loss_of(round))),
+        let mut flip = None;
+        let news = match event {
+            Event::Answered { path, round, rtt } => {
+                flip = self.judge(path, |h| h.answer(round, rtt)).map(|to| (path, to));
+                flip.is_some()
+            }
+            Event::Lost { path, round } => {
+                flip = self.judge(path, |h| h.loss_of(round)).map(|to| (path, to));
+                flip.is_some()
+            }
+            Event::Drain(id) => self.may_drain(id).is_ok() && self.drained.insert(id),
+            Event::Enable(id) => self.drained.remove(&id),
         };
         let mut commands = Vec::new();
-        if flipped.is_some() || self.held {
+        if news || self.held {
             commands = self.settle();
-            self.held = self.serves_by_the_dead();
+            self.held = self.unsettled();
         }
-        if let Some(to) = flipped {
-            let kept = to == Verdict::Down && self.selection.family(path.family).weight(path.uplink) > 0;
+        if let Some((path, to)) = flip {
+            let kept = to == Verdict::Down && self.serves(path);
             commands.push(Command::Announce(Change { path, to, kept }));
         }
         commands
+    }
+
+    /// Voids the pins of a path that does not serve, so that its flows go on elsewhere. Nothing
+    /// to do where it serves by now, or is not configured any more.
+    pub fn void(&mut self, path: Path) -> Vec<Command> {
+        if self.serves(path) || self.health(path).is_none() {
+            return Vec::new();
+        }
+        self.holders.remove(&path);
+        let voided = vec![path];
+        let publish = Command::Publish(Selection {
+            voided,
+            ..self.selection.clone()
+        });
+        vec![publish, Command::Abandon(path)]
     }
 
     fn judge(&mut self, path: Path, result: impl FnOnce(&mut Health) -> Option<Verdict>) -> Option<Verdict> {
@@ -223,216 +274,101 @@ impl Engine {
     /// Publishes first, abandons after: a flow whose connection is forgotten must already find
     /// the new table.
     fn settle(&mut self) -> Vec<Command> {
-        let mut next = self.selection.clone();
-        next.voided.clear();
+        let before = self.selection.clone();
+        let mut voided = Vec::new();
         for family in Family::ALL {
-            let Some(serving) = self.serving(family) else {
-                continue;
-            };
-            for (id, _) in &self.selection.family(family).0 {
-                let was = Path { uplink: *id, family };
-                if serving.weight(*id) == 0 && self.verdict(was) == Verdict::Down {
-                    next.voided.push(was);
-                }
+            // As long as nobody is known to answer, the dead keep their flows, too.
+            if let Some(serving) = self.serving(family) {
+                *self.selection.family_mut(family) = serving;
+                voided.extend(self.stranded(family));
             }
-            *next.family_mut(family) = serving;
         }
-        if next.v4 == self.selection.v4 && next.v6 == self.selection.v6 {
+        if self.selection == before && voided.is_empty() {
             return Vec::new();
         }
-        let abandoned = next.voided.clone();
-        self.selection = next.clone();
-        let publish = std::iter::once(Command::Publish(next));
-        publish
-            .chain(abandoned.into_iter().map(Command::Abandon))
+        for path in self.health.iter().map(|(p, _)| *p) {
+            if self.serves(path) {
+                self.holders.insert(path);
+            }
+        }
+        self.holders.retain(|p| !voided.contains(p));
+        self.commands(&before, voided)
+    }
+
+    /// Dead paths that may have flows and take no new ones.
+    fn stranded(&self, family: Family) -> Vec<Path> {
+        let holders = self.holders.iter().filter(|p| p.family == family);
+        holders
+            .filter(|p| !self.serves(**p) && self.verdict(**p) == Verdict::Down)
+            .copied()
             .collect()
+    }
+
+    /// What the step from `before` to the selection of now asks for.
+    fn commands(&self, before: &Selection, voided: Vec<Path>) -> Vec<Command> {
+        let mut commands: Vec<_> = voided.iter().copied().map(Command::Abandon).collect();
+        for path in self.health.iter().map(|(p, _)| *p) {
+            let served = before.family(path.family).weight(path.uplink) > 0;
+            let drained = self.drained.contains(&path.uplink);
+            match (served, self.serves(path)) {
+                // Flows of an uplink that was drained by hand finish on their own.
+                (true, false) if !drained && !voided.contains(&path) => {
+                    commands.push(Command::Retire(path));
+                }
+                (false, true) if drained => commands.push(Command::Recall(path)),
+                _ => {}
+            }
+        }
+        let selection = Selection {
+            voided,
+            ..self.selection.clone()
+        };
+        commands.insert(0, Command::Publish(selection));
+        commands
     }
 
     /// Who should serve a family. `None` keeps the last good table: as long as nobody is known
     /// to answer, the trouble may be the targets or our own link, and every switch would only
     /// break flows. For the same reason a dead uplink that answers again is not thrown out
-    /// just before it is up.
+    /// just before it is up. Drained uplinks serve when all others are dead: people's traffic
+    /// comes before the wish to have it elsewhere.
     fn serving(&self, family: Family) -> Option<Serving> {
         let path = |u: &Uplink| Path { uplink: u.id, family };
         let lives = |u: &Uplink| self.verdict(path(u)) != Verdict::Down;
+        let answers = |u: &Uplink| lives(u) && !self.failing(path(u));
+        let usable = |u: &Uplink| lives(u) || (self.serves(path(u)) && !self.failing(path(u)));
+        let drained = |u: &Uplink| self.drained.contains(&u.id);
         let carries = || self.uplinks.iter().filter(|u| u.leg(family).is_some());
         if carries().next().is_none() {
             return Some(Serving::default());
         }
-        if !carries().any(|u| lives(u) && !self.failing(path(u))) {
+        if carries().any(|u| !drained(u) && answers(u)) {
+            return weights::serving(&self.uplinks, family, |u| !drained(u) && usable(u));
+        }
+        // A lost probe is not yet a reason to go against the wish.
+        if carries().any(|u| !drained(u) && usable(u)) || !carries().any(|u| drained(u) && answers(u)) {
             return None;
         }
-        let serves = |u: &Uplink| self.selection.family(family).weight(u.id) > 0;
-        weights::serving(&self.uplinks, family, |u| {
-            lives(u) || (serves(u) && !self.failing(path(u)))
-        })
+        weights::serving(&self.uplinks, family, |u| drained(u) && usable(u))
     }
+}
+
+/// The health of every path, before the first probe.
+fn unprobed(uplinks: &[Uplink], settings: &Settings, was_down: &[Path]) -> Vec<(Path, Health)> {
+    let mut health = Vec::new();
+    for u in uplinks {
+        for family in Family::ALL.into_iter().filter(|f| u.leg(*f).is_some()) {
+            let path = Path { uplink: u.id, family };
+            let verdict = match was_down.contains(&path) {
+                true => Verdict::Down,
+                false => Verdict::Unknown,
+            };
+            let targets = settings.targets[family as usize];
+            health.push((path, Health::new(settings.thresholds, targets, verdict)));
+        }
+    }
+    health
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::weights::tests::uplink;
-    use proptest::prelude::*;
-
-    fn engine() -> Engine {
-        let settings = Settings {
-            thresholds: Thresholds { fall: 3, rise: 5 },
-            targets: [1, 0],
-        };
-        Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 1)], settings, &[])
-    }
-
-    fn path(uplink: u8) -> Path {
-        Path {
-            uplink,
-            family: Family::V4,
-        }
-    }
-
-    fn answered(id: u8, round: u64) -> Event {
-        Event::Answered {
-            path: path(id),
-            round,
-            rtt: Duration::from_millis(10),
-        }
-    }
-
-    fn lose(e: &mut Engine, id: u8, rounds: std::ops::Range<u64>) -> Vec<Command> {
-        rounds
-            .flat_map(|round| {
-                e.handle(Event::Lost {
-                    path: path(id),
-                    round,
-                })
-            })
-            .collect()
-    }
-
-    #[test]
-    fn everybody_is_used_before_anything_is_known() {
-        assert_eq!(engine().selection().v4, Serving(vec![(1, 3), (2, 1)]));
-    }
-
-    #[test]
-    fn a_dead_uplink_leaves_the_table_before_its_connections_are_forgotten() {
-        let mut e = engine();
-        e.handle(answered(2, 0));
-        let commands = lose(&mut e, 1, 0..3);
-        let [Command::Publish(s), Command::Abandon(p), Command::Announce(c)] = &commands[..] else {
-            panic!("{commands:?}");
-        };
-        assert_eq!(s.v4, Serving(vec![(2, 1)]));
-        assert_eq!(s.voided, vec![path(1)]);
-        assert_eq!(*p, path(1));
-        assert_eq!((c.to, c.kept), (Verdict::Down, false));
-    }
-
-    #[test]
-    fn with_all_dead_the_last_good_table_stays() {
-        let mut e = engine();
-        lose(&mut e, 1, 0..3);
-        let commands = lose(&mut e, 2, 0..3);
-        assert_eq!(
-            commands,
-            [Command::Announce(Change {
-                path: path(2),
-                to: Verdict::Down,
-                kept: true
-            })]
-        );
-        assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
-    }
-
-    #[test]
-    fn the_first_to_return_after_a_blackout_serves_and_the_dead_are_abandoned_once() {
-        let mut e = engine();
-        lose(&mut e, 1, 0..3);
-        lose(&mut e, 2, 0..3);
-        let commands: Vec<_> = (10..15).flat_map(|r| e.handle(answered(1, r))).collect();
-        let [Command::Publish(s), Command::Abandon(p), Command::Announce(_)] = &commands[..] else {
-            panic!("{commands:?}");
-        };
-        assert_eq!(s.v4, Serving(vec![(1, 3)]));
-        assert_eq!(*p, path(2));
-    }
-
-    #[test]
-    fn a_returning_uplink_abandons_nobody() {
-        let mut e = engine();
-        lose(&mut e, 1, 0..3);
-        let commands: Vec<_> = (10..15).flat_map(|r| e.handle(answered(1, r))).collect();
-        assert!(matches!(&commands[..], [Command::Publish(s), Command::Announce(_)] if s.voided.is_empty()));
-        assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
-    }
-
-    #[test]
-    fn what_an_earlier_daemon_found_dead_is_not_tried_on_users() {
-        let settings = Settings {
-            thresholds: Thresholds { fall: 3, rise: 5 },
-            targets: [1, 0],
-        };
-        let e = Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 1)], settings, &[path(1)]);
-        assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
-    }
-
-    #[test]
-    fn when_all_fail_together_nobody_is_thrown_out() {
-        let mut e = engine();
-        e.handle(answered(1, 0));
-        e.handle(answered(2, 0));
-        let before = e.selection().clone();
-        for round in 1..10 {
-            for id in [1, 2] {
-                let commands = lose(&mut e, id, round..round + 1);
-                assert!(
-                    commands.iter().all(|c| matches!(c, Command::Announce(_))),
-                    "{commands:?}"
-                );
-            }
-        }
-        for round in 10..20 {
-            for id in [1, 2] {
-                let commands = e.handle(answered(id, round));
-                assert!(
-                    commands.iter().all(|c| matches!(c, Command::Announce(_))),
-                    "{commands:?}"
-                );
-            }
-        }
-        assert_eq!(*e.selection(), before);
-    }
-
-    #[test]
-    fn a_failover_that_was_held_comes_with_the_others_first_answer() {
-        let mut e = engine();
-        e.handle(answered(1, 0));
-        e.handle(answered(2, 0));
-        lose(&mut e, 2, 1..2);
-        lose(&mut e, 1, 1..4);
-        assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
-        let commands = e.handle(answered(2, 2));
-        assert!(matches!(&commands[..], [Command::Publish(_), Command::Abandon(p)] if *p == path(1)));
-        assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
-    }
-
-    proptest! {
-        /// Whatever is answered and lost: somebody always serves, and nobody who is dead and
-        /// silent does while another one is known to answer.
-        #[test]
-        fn never_a_dead_uplink_while_one_lives(events in prop::collection::vec((1u8..=2, any::<bool>()), 0..500)) {
-            let mut e = engine();
-            for (round, (id, ok)) in events.into_iter().enumerate() {
-                let round = round as u64;
-                e.handle(if ok { answered(id, round) } else { Event::Lost { path: path(id), round } });
-                let serving = &e.selection().v4.0;
-                prop_assert!(!serving.is_empty());
-                let dead = |id: &u8| e.verdict(path(*id)) == Verdict::Down;
-                let answers = [1, 2].iter().any(|id| !dead(id) && !e.failing(path(*id)));
-                for (id, _) in serving {
-                    prop_assert!(!answers || !dead(id) || !e.failing(path(*id)));
-                }
-            }
-        }
-    }
-}
+mod tests;

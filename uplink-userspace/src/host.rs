@@ -1,8 +1,17 @@
 //! What the host looks like, as plain data: the pure modules decide on it, `links` reads it.
 
+mod rule;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use uplink_common::Family;
+
+pub use rule::{Action, ForeignRule};
+
+/// The kernel's table for routes of no particular table.
+pub const MAIN: u32 = 254;
 
 /// A snapshot of the network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +20,33 @@ pub struct Host {
     pub interfaces: Vec<Interface>,
     /// Tables that hold routes of somebody else (main, local and default left out).
     pub foreign_tables: Vec<u32>,
+    /// Who is known by MAC address, gateways among them.
+    pub neighbours: Vec<Neighbour>,
+    /// Policy routing rules that are neither ours nor the kernel's three standard ones, in the
+    /// order of the kernel.
+    pub rules: Vec<ForeignRule>,
+    /// What is in `main` and in the tables that `rules` look up, our own routes left out.
+    pub tables: BTreeMap<(Family, u32), Destinations>,
+}
+
+/// A neighbour that can be sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The interface.
+    pub ifindex: u32,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+}
+
+/// Where the routes of one table lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destinations {
+    /// To these prefixes, host bits zero.
+    Listed(Vec<IpNet>),
+    /// To more prefixes than are worth a list: anywhere.
+    Anywhere,
 }
 
 /// One interface.
@@ -24,6 +60,8 @@ pub struct Interface {
     pub running: bool,
     /// Its addresses with their prefixes, link-local ones too; host bits kept.
     pub addresses: Vec<IpNet>,
+    /// Those among them that are about to go and should not be used for anything new.
+    pub deprecated: Vec<IpAddr>,
 }
 
 impl Host {
@@ -31,6 +69,13 @@ impl Host {
     #[must_use]
     pub fn interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|i| i.name == name)
+    }
+
+    /// Whether `address` is one of this host's.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        let mut all = self.interfaces.iter().flat_map(|i| &i.addresses);
+        all.any(|net| net.addr() == address)
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use uplink_common::{Family, SLOTS};
 
-use crate::config::Config;
-use crate::engine::Engine;
+use crate::config::{Config, OnFailback, OnFailover};
+use crate::engine::{Engine, Path};
+use crate::health::Verdict;
 use crate::plan::{self, Plan};
 use crate::resolve::{self, Uplink};
 use crate::{daemon, links, maps, nat, sysctl};
@@ -19,8 +20,8 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
     let host = links::snapshot(config.kernel.protocol).await?;
     let uplinks = resolve::resolve(config, &host, &BTreeMap::new())?;
     if print_plan {
-        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[]);
-        let plan = plan(config, &engine, |_| true);
+        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[], &[]);
+        let plan = plan(config, &engine, |_, _| true);
         print!("{}", text(&plan, engine.uplinks(), config));
     } else {
         println!(
@@ -34,10 +35,11 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
 
 /// The whole desired state outside the maps.
 #[must_use]
-pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink) -> bool) -> Plan {
+pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -> bool) -> Plan {
     let uplinks = engine.uplinks();
     let lan = resolve::lan_interfaces(config);
-    let (rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable);
+    let moved = |u: &Uplink, family| has_moved(engine, u, family);
+    let (rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable, moved);
     Plan {
         rules,
         routes,
@@ -45,12 +47,25 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink) -> bool) 
             uplinks,
             lan: &lan,
             mask: config.kernel.fwmark_mask.bits(),
-            mode: config.nat,
-            local: false,
-            reset: false,
+            mode: config.nat.mode,
+            local: config.local.enabled,
+            reset: resets(config),
         }),
         sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
     }
+}
+
+/// Whether TCP connections are ever reset.
+fn resets(config: &Config) -> bool {
+    config.nat.on_failover == OnFailover::Reset || config.nat.on_failback == OnFailback::Reset
+}
+
+/// Whether an uplink is dead in a family while others serve there, which is when its traffic has
+/// somewhere else to go.
+fn has_moved(engine: &Engine, u: &Uplink, family: Family) -> bool {
+    let serving = engine.selection().family(family);
+    let dead = engine.verdict(Path { uplink: u.id, family }) == Verdict::Down;
+    dead && serving.weight(u.id) == 0 && serving.0.iter().any(|(_, weight)| *weight > 0)
 }
 
 fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {

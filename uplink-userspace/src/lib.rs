@@ -5,11 +5,16 @@
 //! A pure module imports no tokio, aya or rtnetlink and reads no clock.
 
 pub mod api;
+pub mod bypass;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod conntrack;
 pub mod daemon;
 pub mod engine;
+pub mod flow_map;
+pub mod flows;
+pub mod foreign;
 pub mod health;
 pub mod host;
 pub mod inspect;
@@ -20,10 +25,13 @@ pub mod maps;
 pub mod nat;
 pub mod plan;
 pub mod probe;
+pub mod repairs;
 pub mod reset;
 pub mod resolve;
 pub mod routes;
+pub mod shadow;
 pub mod state;
+pub mod stations;
 pub mod status;
 pub mod sysctl;
 pub mod table;

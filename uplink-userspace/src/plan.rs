@@ -1,14 +1,20 @@
 //! The state we want the kernel to be in, computed whole. `routes`, `nat` and `sysctl` apply
 //! the difference to what is there; `check --plan` prints it.
 
-use std::fmt;
+mod text;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use uplink_common::Family;
+use ipnet::IpNet;
+use uplink_common::{Family, MAX_UPLINKS};
 
 use crate::config::Kernel;
 use crate::engine::Selection;
+use crate::foreign;
+use crate::host::MAIN;
 use crate::resolve::{Leg, Uplink};
 use crate::weights::Serving;
 
@@ -73,6 +79,8 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// MTU.
     pub mtu: Option<u32>,
+    /// The segment size that TCP asks the other end for.
+    pub advmss: Option<u32>,
 }
 
 /// What a route does.
@@ -109,11 +117,14 @@ pub struct Sysctl {
     pub value: String,
 }
 
-/// Priorities within our block, relative to `[kernel] rule_priority`.
+/// Priorities that are ours, from `[kernel] rule_priority` on.
+pub(crate) const BLOCK: u32 = 256;
+/// Within our block: 0 is for `main`, then come three groups, each with room for every id.
 const MARK_RULES: u32 = 0;
+const HOST_RULES: u32 = 64;
 const SOURCE_RULES: u32 = 128;
 /// Directly in front of `main` (32766) and behind every VPN's rules (wg-quick's are at 32764).
-const CATCH_ALL_PRIORITY: u32 = 32765;
+pub(crate) const CATCH_ALL_PRIORITY: u32 = 32765;
 /// Our default routes; anything below the backstop will do.
 const METRIC: u32 = 100;
 /// An emptied table must not fall through to `main`, which may mean another ISP.
@@ -121,41 +132,43 @@ const BACKSTOP_METRIC: u32 = u32::MAX;
 /// The kernel's limit for a next hop's weight.
 const MAX_HOP_WEIGHT: u32 = 256;
 
-/// Rules and routes for what serves now. `usable` tells uplinks whose interface is up: a route
-/// over a link that is down cannot be installed, only its backstop.
+// Ids run from 1, so the last of a group is at the first of the next.
+const _: () = assert!(MARK_RULES + MAX_UPLINKS <= HOST_RULES && HOST_RULES + MAX_UPLINKS <= SOURCE_RULES);
+const _: () = assert!(SOURCE_RULES + MAX_UPLINKS < BLOCK);
+
+/// Rules and routes for what serves now.
+///
+/// `usable` tells what routes can be installed for: a link that is up, an address that is there.
+/// For the rest there is only the backstop. `moved` tells the dead whose place others have taken:
+/// this host's sockets there go with everybody else's traffic.
 #[must_use]
 pub fn routing(
     uplinks: &[Uplink],
     selection: &Selection,
     kernel: &Kernel,
-    usable: impl Fn(&Uplink) -> bool,
+    usable: impl Fn(&Uplink, Family) -> bool,
+    moved: impl Fn(&Uplink, Family) -> bool,
 ) -> (Vec<Rule>, Vec<Route>) {
     let (mut rules, mut routes) = (Vec::new(), Vec::new());
     for family in Family::ALL {
         if uplinks.iter().all(|u| u.leg(family).is_none()) {
             continue;
         }
+        let usable = |u: &Uplink| usable(u, family);
         rules.extend(common_rules(family, kernel));
         for u in uplinks {
             let Some(leg) = u.leg(family) else { continue };
-            rules.extend(uplink_rules(family, u, leg, kernel));
+            rules.push(mark_rule(family, u, kernel));
+            rules.extend(host_rule(family, u, kernel, moved(u, family)));
+            if owns_source(family, u, leg, uplinks) {
+                rules.push(source_rule(family, u, leg, kernel));
+            }
             routes.extend(uplink_routes(family, u, leg, usable(u)));
         }
-        let serving = selection.family(family);
-        let hops = hops(uplinks, serving, family, &usable);
+        let hops = hops(uplinks, selection.family(family), family, usable);
         if !hops.is_empty() {
-            let to = default_route(family);
             let via = Via::Hops(hops);
-            let table = kernel.rule_priority;
-            routes.push(Route {
-                family,
-                table,
-                to,
-                metric: METRIC,
-                via,
-                source: None,
-                mtu: None,
-            });
+            routes.push(default_route(family, kernel.rule_priority, METRIC, via));
         }
     }
     (rules, routes)
@@ -164,7 +177,6 @@ pub fn routing(
 /// `main` without its default in front, so that connected networks, static routes and VPNs in
 /// it keep working for marked packets; the multipath table behind everything else.
 fn common_rules(family: Family, kernel: &Kernel) -> [Rule; 2] {
-    const MAIN: u32 = 254;
     [
         Rule {
             family,
@@ -183,57 +195,81 @@ fn common_rules(family: Family, kernel: &Kernel) -> [Rule; 2] {
     ]
 }
 
-fn uplink_rules(family: Family, u: &Uplink, leg: &Leg, kernel: &Kernel) -> [Rule; 2] {
-    let id = u32::from(u.id);
-    let rule = |offset: u32, selector| Rule {
+fn mark_rule(family: Family, u: &Uplink, kernel: &Kernel) -> Rule {
+    let selector = marked(u.mark, kernel);
+    rule(family, u, kernel, MARK_RULES, selector)
+}
+
+/// For this host's sockets. Their source address is fixed once they are connected, so it is this
+/// rule that takes the long-lived ones off a dead uplink, in front of the one for that address.
+/// Both of its forms have one priority: the new one is added behind the old one, which goes then,
+/// so some rule always matches. None where marks of sockets cannot be told from other marks.
+fn host_rule(family: Family, u: &Uplink, kernel: &Kernel, moved: bool) -> Option<Rule> {
+    let selector = marked(u.host_mark, kernel);
+    let own = rule(family, u, kernel, HOST_RULES, selector);
+    let table = if moved { kernel.rule_priority } else { u.table };
+    (u.host_mark != u.mark).then_some(Rule { table, ..own })
+}
+
+fn source_rule(family: Family, u: &Uplink, leg: &Leg, kernel: &Kernel) -> Rule {
+    rule(family, u, kernel, SOURCE_RULES, Selector::From(leg.source))
+}
+
+/// An address that several uplinks share tells nothing; it stands for the first of them, so that
+/// the answer is always the same.
+fn owns_source(family: Family, u: &Uplink, leg: &Leg, uplinks: &[Uplink]) -> bool {
+    let mut others = uplinks.iter().filter(|other| other.id < u.id);
+    others.all(|other| other.leg(family).is_none_or(|l| l.source != leg.source))
+}
+
+fn rule(family: Family, u: &Uplink, kernel: &Kernel, group: u32, selector: Selector) -> Rule {
+    Rule {
         family,
-        priority: kernel.rule_priority + offset + id,
+        priority: kernel.rule_priority + group + u32::from(u.id),
         selector,
         table: u.table,
         suppress_prefixlength: None,
-    };
-    let mark = Selector::Mark {
-        value: u.mark,
-        mask: kernel.fwmark_mask.bits(),
-    };
-    [
-        rule(MARK_RULES, mark),
-        rule(SOURCE_RULES, Selector::From(leg.source)),
-    ]
+    }
+}
+
+const fn marked(value: u32, kernel: &Kernel) -> Selector {
+    let mask = kernel.fwmark_mask.bits();
+    Selector::Mark { value, mask }
 }
 
 fn uplink_routes(family: Family, u: &Uplink, leg: &Leg, usable: bool) -> Vec<Route> {
-    let route = |to, metric, via| Route {
-        family,
-        table: u.table,
-        to,
-        metric,
-        via,
-        source: None,
-        mtu: None,
-    };
-    let mut routes = vec![route(default_route(family), BACKSTOP_METRIC, Via::Unreachable)];
-    if usable {
-        let hop = Hop {
-            gateway: leg.gateway,
-            ifindex: u.ifindex,
-            weight: 1,
-        };
-        let connected = route(leg.prefix, METRIC, Via::Link { ifindex: u.ifindex });
-        let default = route(default_route(family), METRIC, Via::Hops(vec![hop]));
-        let source = Some(leg.source);
-        routes.push(Route {
-            source,
-            mtu: u.mtu,
-            ..connected
-        });
-        routes.push(Route {
-            source,
-            mtu: u.mtu,
-            ..default
-        });
+    let backstop = default_route(family, u.table, BACKSTOP_METRIC, Via::Unreachable);
+    if !usable {
+        return vec![backstop];
     }
-    routes
+    let hop = Hop {
+        gateway: leg.gateway,
+        ifindex: u.ifindex,
+        weight: 1,
+    };
+    let default = default_route(family, u.table, METRIC, Via::Hops(vec![hop]));
+    let connected = Route {
+        to: leg.prefix,
+        via: Via::Link { ifindex: u.ifindex },
+        source: Some(leg.source),
+        mtu: u.mtu,
+        ..default.clone()
+    };
+    let default = Route {
+        source: Some(leg.source),
+        mtu: u.mtu,
+        advmss: u.mtu.map(|mtu| segment(family, mtu)),
+        ..default
+    };
+    vec![backstop, connected, default]
+}
+
+/// The largest TCP segment in a packet of `mtu` bytes without options.
+const fn segment(family: Family, mtu: u32) -> u32 {
+    mtu.saturating_sub(match family {
+        Family::V4 => 20 + 20,
+        Family::V6 => 40 + 20,
+    })
 }
 
 fn hops(uplinks: &[Uplink], serving: &Serving, family: Family, usable: impl Fn(&Uplink) -> bool) -> Vec<Hop> {
@@ -257,151 +293,15 @@ fn hops(uplinks: &[Uplink], serving: &Serving, family: Family, usable: impl Fn(&
     uplinks.iter().filter_map(hop).collect()
 }
 
-fn default_route(family: Family) -> IpNet {
-    match family {
-        Family::V4 => Ipv4Net::default().into(),
-        Family::V6 => Ipv6Net::default().into(),
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flag = if self.family == Family::V6 { "-6 " } else { "" };
-        write!(f, "ip {flag}rule add priority {}", self.priority)?;
-        match self.selector {
-            Selector::All => {}
-            Selector::Mark { value, mask } => write!(f, " fwmark {value:#x}/{mask:#x}")?,
-            Selector::From(source) => write!(f, " from {source}")?,
-        }
-        write!(f, " lookup {}", self.table)?;
-        match self.suppress_prefixlength {
-            Some(n) => write!(f, " suppress_prefixlength {n}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// As the `ip` command that would add it, for `check --plan`; interfaces by index.
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flag = if self.family == Family::V6 { "-6 " } else { "" };
-        let kind = if self.via == Via::Unreachable {
-            "unreachable "
-        } else {
-            ""
-        };
-        write!(
-            f,
-            "ip {flag}route add {kind}{} table {} metric {}",
-            self.to, self.table, self.metric
-        )?;
-        if let Some(source) = self.source {
-            write!(f, " src {source}")?;
-        }
-        if let Some(mtu) = self.mtu {
-            write!(f, " mtu {mtu}")?;
-        }
-        match &self.via {
-            Via::Unreachable => Ok(()),
-            Via::Link { ifindex } => write!(f, " dev if{ifindex}"),
-            Via::Hops(hops) if hops.len() == 1 => {
-                write!(f, " via {} dev if{}", hops[0].gateway, hops[0].ifindex)
-            }
-            Via::Hops(hops) => hops.iter().try_for_each(|h| {
-                write!(
-                    f,
-                    " nexthop via {} dev if{} weight {}",
-                    h.gateway, h.ifindex, h.weight
-                )
-            }),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::weights::tests::uplink;
-    use uplink_common::mark::Mask;
-
-    fn kernel() -> Kernel {
-        let fwmark_mask = Mask::new(0x7f00_0000).unwrap();
-        let attach = crate::config::Attach::Auto;
-        Kernel {
-            fwmark_mask,
-            rule_priority: 20000,
-            protocol: 117,
-            attach,
-            flows: 1024,
-        }
-    }
-
-    fn plan(serving: &[(u8, u32)], up: bool) -> (Vec<String>, Vec<String>) {
-        let uplinks = [uplink(1, 3, 1), uplink(2, 1, 1)];
-        let selection = Selection {
-            v4: Serving(serving.to_vec()),
-            ..Selection::default()
-        };
-        let (rules, routes) = routing(&uplinks, &selection, &kernel(), |_| up);
-        (
-            rules.iter().map(ToString::to_string).collect(),
-            routes.iter().map(ToString::to_string).collect(),
-        )
-    }
-
-    #[test]
-    fn rules_stand_in_the_order_of_authority() {
-        let (rules, _) = plan(&[(1, 3), (2, 1)], true);
-        assert_eq!(
-            rules,
-            [
-                "ip rule add priority 20000 lookup 254 suppress_prefixlength 0",
-                "ip rule add priority 32765 lookup 20000",
-                "ip rule add priority 20001 fwmark 0x1000000/0x7f000000 lookup 20001",
-                "ip rule add priority 20129 from 10.0.1.100 lookup 20001",
-                "ip rule add priority 20002 fwmark 0x2000000/0x7f000000 lookup 20002",
-                "ip rule add priority 20130 from 10.0.2.100 lookup 20002",
-            ]
-        );
-    }
-
-    #[test]
-    fn the_catch_all_has_the_weights_of_those_that_serve() {
-        let (_, routes) = plan(&[(1, 3), (2, 1)], true);
-        assert_eq!(
-            routes.last().unwrap(),
-            "ip route add 0.0.0.0/0 table 20000 metric 100 \
-             nexthop via 10.0.1.1 dev if2 weight 3 nexthop via 10.0.2.1 dev if2 weight 1"
-        );
-        let (_, routes) = plan(&[(2, 1)], true);
-        assert!(
-            routes
-                .last()
-                .unwrap()
-                .ends_with("metric 100 via 10.0.2.1 dev if2")
-        );
-    }
-
-    #[test]
-    fn a_link_that_is_down_leaves_only_the_backstop() {
-        let (_, routes) = plan(&[(1, 1), (2, 1)], false);
-        assert_eq!(
-            routes,
-            [
-                "ip route add unreachable 0.0.0.0/0 table 20001 metric 4294967295",
-                "ip route add unreachable 0.0.0.0/0 table 20002 metric 4294967295",
-            ]
-        );
-    }
-
-    #[test]
-    fn large_weights_are_scaled_to_what_a_next_hop_can_carry() {
-        let (_, routes) = plan(&[(1, 1000), (2, 1)], true);
-        assert!(
-            routes
-                .last()
-                .unwrap()
-                .contains("weight 256 nexthop via 10.0.2.1 dev if2 weight 1")
-        );
+fn default_route(family: Family, table: u32, metric: u32, via: Via) -> Route {
+    Route {
+        family,
+        table,
+        to: foreign::anywhere(family),
+        metric,
+        via,
+        source: None,
+        mtu: None,
+        advmss: None,
     }
 }

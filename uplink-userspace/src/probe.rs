@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -91,7 +92,7 @@ impl Prober {
         let socket = Rc::new(unsafe { AsyncFd::register(socket) }?);
         let id = u16::from_ne_bytes(random()?);
         let (interval, timeout) = (settings.interval, settings.timeout);
-        let (round, sequence, open) = (0, 0, HashMap::new());
+        let (round, sequence, open) = (first_round(), 0, HashMap::new());
         Ok(Self {
             path,
             socket,
@@ -186,6 +187,12 @@ impl Prober {
     }
 }
 
+/// Rounds of a later prober of the same path must not be taken for those of an earlier one.
+fn first_round() -> u64 {
+    static PROBERS: AtomicU64 = AtomicU64::new(0);
+    PROBERS.fetch_add(1, Ordering::Relaxed) << 32
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -202,6 +209,11 @@ fn socket(family: Family, mark: u32, source: IpAddr) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
     socket.set_mark(mark)?;
     socket.set_nonblocking(true)?;
+    // An address that is gone for the moment makes probes fail, not the prober.
+    match family {
+        Family::V4 => socket.set_freebind_v4(true)?,
+        Family::V6 => socket.set_freebind_v6(true)?,
+    }
     socket.bind(&SocketAddr::new(source, 0).into())?;
     Ok(socket)
 }

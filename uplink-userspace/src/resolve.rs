@@ -1,5 +1,10 @@
 //! The configuration applied to this host: names become indices, gateways get their source.
 
+mod follow;
+mod legs;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -9,6 +14,8 @@ use uplink_common::{Family, MAX_UPLINKS};
 
 use crate::config::{self, At, Config, Gateway, Problem, Problems};
 use crate::host::{Host, Interface};
+
+pub use follow::{Followed, Unusable, follow};
 
 /// An uplink with everything the kernel needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +170,8 @@ fn one(
     let interface = known_interface(host, &uplink.interface, problems)?;
     let mut leg = |gateway: &Option<Gateway>| {
         let gateway = gateway.as_ref()?;
-        leg(gateway, host, interface).map_err(|p| problems.push(p)).ok()
+        let leg = legs::derive(gateway, host, interface);
+        leg.map_err(|m| problems.push(m.problem(gateway, interface))).ok()
     };
     Some(Uplink {
         id,
@@ -178,8 +186,16 @@ fn one(
         table: uplink.table.value,
         mark,
         host_mark,
-        translation: None,
+        translation: uplink.prefix6.as_ref().map(translation),
     })
+}
+
+/// The record of a prefix translation.
+fn translation(prefixes: &config::Prefixes) -> uplink_common::Translation {
+    let [internal, external] = [prefixes.internal, prefixes.external.value];
+    let of = |net: ipnet::Ipv6Net| IpAddr::from(net.network()).into();
+    let length = u32::from(internal.prefix_len());
+    uplink_common::Translation::new(of(internal), of(external), length)
 }
 
 fn known_interface<'h>(
@@ -197,248 +213,10 @@ fn known_interface<'h>(
     found
 }
 
-fn leg(gateway: &Gateway, host: &Host, interface: &Interface) -> Result<Leg, Problem> {
-    let At { value: address, span } = &gateway.address;
-    let refuse = |message: String, help: String| Problem::new(span.clone(), message, help);
-    let mut all = host.interfaces.iter().flat_map(|i| i.addresses.iter());
-    if all.any(|net| net.addr() == *address) {
-        let help = "the address of the ISP's router, as `ip route show default` prints it";
-        return Err(refuse(
-            format!("gateway {address} is this host's own address"),
-            help.into(),
-        ));
-    }
-    let name = &interface.name;
-    let Some(towards) = interface.towards(*address) else {
-        let help = format!("{name} has: {}", listed(&subnets(interface, *address)));
-        return Err(refuse(
-            format!("gateway {address} is outside every subnet of {name}"),
-            help,
-        ));
-    };
-    if no_host_of(towards, *address) {
-        let help = format!("{} names no single host there", towards.trunc());
-        return Err(refuse(
-            format!("gateway {address} cannot be the address of a router"),
-            help,
-        ));
-    }
-    let source = source(gateway, interface, towards)?;
-    let prefix = towards.trunc();
-    Ok(Leg {
-        gateway: *address,
-        source,
-        prefix,
-    })
-}
-
-fn source(gateway: &Gateway, interface: &Interface, towards: IpNet) -> Result<IpAddr, Problem> {
-    let name = &interface.name;
-    if let Some(source) = &gateway.source {
-        if interface.addresses.iter().any(|net| net.addr() == source.value) {
-            return Ok(source.value);
-        }
-        let message = format!("source {} is not an address of {name}", source.value);
-        let help = format!("{name} has: {}", listed(&addresses(interface, source.value)));
-        return Err(Problem::new(source.span.clone(), message, help));
-    }
-    if !link_local(towards.addr()) {
-        return Ok(towards.addr());
-    }
-    // The router is reached by link-local addresses, the Internet needs a global one.
-    let global = interface.addresses.iter().map(IpNet::addr);
-    let global = global
-        .filter(|a| a.is_ipv6() && !link_local(*a))
-        .min_by_key(|a| unique_local(*a));
-    global.ok_or_else(|| {
-        let message = format!("{name} has no IPv6 address but link-local ones");
-        let help = "give it a global address, or remove gateway6";
-        Problem::new(gateway.address.span.clone(), message, help)
-    })
-}
-
-/// The network's own or its broadcast address, where the subnet is large enough to have them.
-fn no_host_of(net: IpNet, address: IpAddr) -> bool {
-    let small = net.max_prefix_len() - net.prefix_len() < 2;
-    net.addr().is_ipv4() && !small && (net.network() == address || net.broadcast() == address)
-}
-
-fn link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
-}
-
-fn unique_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(a) if a.is_unique_local())
-}
-
-/// The subnets of an interface in the family of `like`.
-fn subnets(interface: &Interface, like: IpAddr) -> Vec<String> {
-    let same = interface
-        .addresses
-        .iter()
-        .filter(|n| n.addr().is_ipv4() == like.is_ipv4());
-    same.map(|n| n.trunc().to_string()).collect()
-}
-
-/// The addresses of an interface in the family of `like`, without those that cannot be a source.
-fn addresses(interface: &Interface, like: IpAddr) -> Vec<String> {
-    let all = interface.addresses.iter().map(IpNet::addr);
-    let same = all.filter(|a| a.is_ipv4() == like.is_ipv4() && !link_local(*a));
-    same.map(|a| a.to_string()).collect()
-}
-
 fn listed<T: AsRef<str>>(items: &[T]) -> String {
     let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
     match items.is_empty() {
         true => "nothing".into(),
         false => items.join(", "),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    const FILE: &str = r#"
-[[uplink]]
-name = "isp1"
-interface = "eth0"
-gateway = "192.168.1.1"
-gateway6 = "fe80::1"
-
-[[uplink]]
-name = "isp2"
-interface = "eth0"
-gateway = "10.0.0.1"
-"#;
-
-    fn host() -> Host {
-        let addresses = [
-            "192.168.1.100/24",
-            "10.0.0.2/16",
-            "fe80::2/64",
-            "fd00::2/64",
-            "2001:db8::2/64",
-        ];
-        let addresses = addresses.map(|a| a.parse().unwrap()).to_vec();
-        let eth0 = Interface {
-            index: 7,
-            name: "eth0".into(),
-            running: true,
-            addresses,
-        };
-        let lan0 = Interface {
-            index: 8,
-            name: "lan0".into(),
-            running: true,
-            addresses: vec!["10.9.0.1/24".parse().unwrap()],
-        };
-        Host {
-            interfaces: vec![eth0, lan0],
-            foreign_tables: vec![77],
-        }
-    }
-
-    fn config(text: &str) -> Config {
-        config::parse(Path::new("u.toml"), text.into()).unwrap()
-    }
-
-    fn ids(pairs: &[(&str, u8)], config: &Config) -> Vec<u8> {
-        let old = pairs.iter().map(|(n, id)| ((*n).to_owned(), *id)).collect();
-        resolve(config, &host(), &old)
-            .unwrap()
-            .iter()
-            .map(|u| u.id)
-            .collect()
-    }
-
-    #[test]
-    fn the_articles_scenario_finds_its_sources() {
-        let uplinks = resolve(&config(FILE), &host(), &BTreeMap::new()).unwrap();
-        let v4 = uplinks[1].v4.unwrap();
-        assert_eq!(v4.source.to_string(), "10.0.0.2");
-        assert_eq!(v4.prefix.to_string(), "10.0.0.0/16");
-        let first = &uplinks[0];
-        assert_eq!(
-            (first.id, first.ifindex, first.table, first.mark),
-            (1, 7, 20_001, 0x100_0000)
-        );
-        assert_eq!(
-            (uplinks[1].id, uplinks[1].table, uplinks[1].mark),
-            (2, 20_002, 0x200_0000)
-        );
-    }
-
-    #[test]
-    fn behind_a_link_local_gateway_the_source_is_global() {
-        let uplinks = resolve(&config(FILE), &host(), &BTreeMap::new()).unwrap();
-        let v6 = uplinks[0].leg(Family::V6).unwrap();
-        assert_eq!(v6.source.to_string(), "2001:db8::2");
-        assert_eq!(v6.prefix.to_string(), "fe80::/64");
-        let given = FILE.replace("\"fe80::1\"", "\"fe80::1\"\nsource6 = \"fd00::2\"");
-        let uplinks = resolve(&config(&given), &host(), &BTreeMap::new()).unwrap();
-        assert_eq!(uplinks[0].v6.unwrap().source.to_string(), "fd00::2");
-    }
-
-    #[test]
-    fn ids_stay_with_the_names() {
-        let c = config(FILE);
-        assert_eq!(ids(&[], &c), [1, 2]);
-        assert_eq!(ids(&[("isp2", 1)], &c), [2, 1]);
-        assert_eq!(ids(&[("isp1", 5), ("isp2", 3)], &c), [5, 3]);
-        assert_eq!(ids(&[("isp1", 0), ("isp2", 65)], &c), [1, 2]);
-        assert_eq!(ids(&[("isp1", 4), ("isp2", 4)], &c), [4, 1]);
-    }
-
-    #[test]
-    fn a_new_uplink_does_not_inherit_a_removed_ones_connections_while_there_is_room() {
-        let c = config(FILE);
-        assert_eq!(ids(&[("gone", 1), ("isp1", 2)], &c), [2, 3]);
-        let narrow = config(&format!("{FILE}[kernel]\nfwmark_mask = \"0x3\""));
-        assert_eq!(ids(&[("a", 1), ("b", 2), ("c", 3)], &narrow), [1, 2]);
-        assert_eq!(ids(&[("isp2", 9)], &narrow), [1, 2]);
-    }
-
-    #[test]
-    fn the_lan_is_where_the_uplinks_are_unless_told() {
-        assert_eq!(lan_interfaces(&config(FILE)), ["eth0"]);
-        let told = format!("{FILE}[lan]\ninterfaces = [\"lan0\", \"eth0\", \"lan0\"]");
-        assert_eq!(lan_interfaces(&config(&told)), ["lan0", "eth0"]);
-    }
-
-    #[test]
-    fn what_the_host_contradicts_is_shown_in_place() {
-        #[rustfmt::skip] // One row, one line.
-        let rows = [
-            ("\"eth0\"", "\"eth9\"", "u.toml:4:13", "interface eth9 does not exist", "eth0, lan0"),
-            ("192.168.1.1", "192.168.2.1", "u.toml:5:11", "outside every subnet of eth0", "192.168.1.0/24, 10.0.0.0/16"),
-            ("192.168.1.1", "192.168.1.100", "u.toml:5:11", "this host's own address", "ip route"),
-            ("192.168.1.1", "10.9.0.1", "u.toml:5:11", "this host's own address", "ip route"),
-            ("192.168.1.1", "192.168.1.255", "u.toml:5:11", "cannot be the address of a router", "192.168.1.0/24"),
-            ("192.168.1.1\"", "192.168.1.1\"\nsource = \"192.168.1.7\"", "u.toml:6:10", "source 192.168.1.7 is not an address of eth0", "192.168.1.100, 10.0.0.2"),
-            ("192.168.1.1\"", "192.168.1.1\"\ntable = 77", "u.toml:6:9", "table 77 of uplink isp1 is in use by somebody else", "ip route"),
-            ("\n[[uplink]]", "[lan]\ninterfaces = [\"eth0\", \"lan7\"]\n[[uplink]]", "u.toml:2:23", "interface lan7 does not exist", "lan0"),
-            ("\n[[uplink]]", "[kernel]\nrule_priority = 77\n[[uplink]]", "u.toml:1:1", "rule_priority, is in use", "another number"),
-        ];
-        for (from, to, place, message, help) in rows {
-            let config = config(&FILE.replacen(from, to, 1));
-            let shown = resolve(&config, &host(), &BTreeMap::new())
-                .unwrap_err()
-                .to_string();
-            for part in [place, message, help] {
-                assert!(shown.contains(part), "{part:?} is not in:\n{shown}");
-            }
-        }
-    }
-
-    #[test]
-    fn without_a_global_address_ipv6_is_refused() {
-        let mut host = host();
-        host.interfaces[0].addresses.truncate(3);
-        let shown = resolve(&config(FILE), &host, &BTreeMap::new())
-            .unwrap_err()
-            .to_string();
-        assert!(shown.contains("no IPv6 address but link-local"), "{shown}");
     }
 }

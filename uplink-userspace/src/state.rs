@@ -23,6 +23,9 @@ pub struct State {
     pub sysctls: Saved,
     /// Interfaces with a clsact filter of ours.
     pub clsact: Vec<ClsactPort>,
+    /// Names of the uplinks that were taken out by hand.
+    #[serde(default)]
+    pub drained: Vec<String>,
 }
 
 impl State {

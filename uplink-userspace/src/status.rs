@@ -1,11 +1,13 @@
 //! What users and dashboards see. The names are a contract: never renamed within a version.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use uplink_common::Family;
 
 use crate::engine::{Engine, Path};
+use crate::flows::Count;
 use crate::health::Verdict;
 use crate::resolve;
 
@@ -28,7 +30,10 @@ pub struct Status {
     /// In the order of the file.
     pub policies: Vec<serde_json::Value>,
     /// Packets by outcome of the packet path.
-    pub packets: std::collections::BTreeMap<String, u64>,
+    pub packets: BTreeMap<String, u64>,
+    /// What others changed and we put right, by kind, since the start.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub repairs: BTreeMap<String, Repair>,
     /// What needs attention.
     pub warnings: Vec<Warning>,
 }
@@ -66,8 +71,11 @@ pub struct Uplink {
     pub jitter_ms: Option<f64>,
     /// Lost probes among the last hundred, 0 to 1.
     pub loss: f64,
-    /// Pinned flows.
+    /// Pinned flows. Those that ended stay until newer ones need the room.
     pub flows: u64,
+    /// Pinned flows that a packet used within the last minute.
+    #[serde(default)]
+    pub active_flows: u64,
     /// Bytes that came back, at the link layer.
     pub rx_bytes: u64,
     /// Bytes that were steered to it, at the link layer.
@@ -88,8 +96,23 @@ pub enum State {
     Degraded,
     /// Does not answer.
     Down,
+    /// Takes no new flows because somebody wants it so, whether it answers or not.
+    Draining,
+    /// Reserved: the daemon does not say so yet.
+    Disabled,
     /// Not judged yet, used as if up.
     Unknown,
+}
+
+/// Repairs of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// How many.
+    pub count: u64,
+    /// When the last was made, RFC 3339.
+    pub last: String,
+    /// What it was.
+    pub text: String,
 }
 
 /// Something that needs attention.
@@ -109,14 +132,46 @@ impl fmt::Display for State {
             Self::Up => "up",
             Self::Degraded => "degraded",
             Self::Down => "down",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
             Self::Unknown => "unknown",
         })
     }
 }
 
-/// State and reason of an uplink from the verdicts on its families.
+impl Uplink {
+    /// Fills in the flows, of which people wait for the last one while an uplink is drained.
+    pub fn set_flows(&mut self, count: Count) {
+        (self.flows, self.active_flows) = (count.flows, count.active);
+        if self.state == State::Draining {
+            let left = format!(
+                "drained by hand, {} flows left, {} of them used within the last minute",
+                count.flows, count.active
+            );
+            let also = self.reason.strip_prefix(DRAINED).unwrap_or("");
+            self.reason = format!("{left}{also}");
+        }
+    }
+}
+
+const DRAINED: &str = "drained by hand";
+
+/// State and reason of an uplink: what somebody wants, else the verdicts on its families.
+fn state(engine: &Engine, u: &resolve::Uplink) -> (State, String) {
+    let (health, mut reason) = health(engine, u);
+    if !engine.is_drained(u.id) {
+        return (health, reason);
+    }
+    if engine.is_recalled(u.id) {
+        reason = "takes new flows all the same, since no other uplink answers".into();
+    }
+    let also = if reason.is_empty() { "" } else { "; " };
+    (State::Draining, format!("{DRAINED}{also}{reason}"))
+}
+
+/// State and reason from the verdicts on its families alone.
 #[must_use]
-pub fn state(engine: &Engine, u: &resolve::Uplink) -> (State, String) {
+pub fn health(engine: &Engine, u: &resolve::Uplink) -> (State, String) {
     let families = || Family::ALL.into_iter().filter(|f| u.leg(*f).is_some());
     let verdict = |family| engine.verdict(Path { uplink: u.id, family });
     let dead: Vec<Family> = families().filter(|f| verdict(*f) == Verdict::Down).collect();
@@ -159,6 +214,7 @@ pub fn uplink(engine: &Engine, u: &resolve::Uplink) -> Uplink {
         jitter_ms: health.and_then(|h| h.jitter_ms()).map(rounded),
         loss: health.map_or(0.0, |h| h.loss()),
         flows: 0,
+        active_flows: 0,
         rx_bytes: 0,
         tx_bytes: 0,
         mark: format!("{:#x}", u.mark),
@@ -206,6 +262,14 @@ pub fn table(status: &Status) -> String {
     let mut text = format!("{table}\n");
     for u in status.uplinks.iter().filter(|u| !u.reason.is_empty()) {
         text += &format!("{}: {}\n", u.name, u.reason);
+    }
+    for (kind, r) in &status.repairs {
+        let times = if r.count == 1 {
+            "once"
+        } else {
+            &format!("{} times", r.count)
+        };
+        text += &format!("repaired: {kind} {times}, last {}: {}\n", r.last, r.text);
     }
     for w in &status.warnings {
         text += &format!("warning [{}]: {}\n  remedy: {}\n", w.code, w.text, w.remedy);

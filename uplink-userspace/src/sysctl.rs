@@ -141,7 +141,8 @@ pub fn desired(uplinks: &[Uplink], lan: &[String], read: impl Fn(&str) -> Option
     if uplinks.iter().any(|u| u.v6.is_some()) {
         desired_v6(uplinks, lan, &read, &mut wanted);
     }
-    wanted.retain(|s| read(&s.path).is_some());
+    let mut seen = BTreeSet::new();
+    wanted.retain(|s| read(&s.path).is_some() && seen.insert(s.path.clone()));
     wanted
 }
 
@@ -178,6 +179,10 @@ fn desired_v4(uplinks: &[Uplink], lan: &[String], read: Read<'_>, wanted: &mut V
         }
     }
     want("net/ipv4/fib_multipath_hash_policy".to_owned(), "1");
+    // The reply to what came in marked carries the same mark: of a server's connection, and what
+    // the kernel itself answers (resets, echo replies).
+    want("net/ipv4/tcp_fwmark_accept".to_owned(), "1");
+    want("net/ipv4/fwmark_reflect".to_owned(), "1");
 }
 
 fn desired_v6(uplinks: &[Uplink], lan: &[String], read: Read<'_>, wanted: &mut Vec<Sysctl>) {
@@ -194,6 +199,9 @@ fn desired_v6(uplinks: &[Uplink], lan: &[String], read: Read<'_>, wanted: &mut V
     }
     want(V6_FORWARD.to_owned(), "1");
     want("net/ipv6/fib_multipath_hash_policy".to_owned(), "1");
+    // `tcp_fwmark_accept` of IPv4 counts for both.
+    want("net/ipv4/tcp_fwmark_accept".to_owned(), "1");
+    want("net/ipv6/fwmark_reflect".to_owned(), "1");
 }
 
 fn uplink_interfaces(uplinks: &[Uplink], family: Family) -> BTreeSet<&str> {
@@ -301,6 +309,8 @@ mod tests {
             "net/ipv4/conf/eth0/arp_announce=2",
             "net/ipv4/conf/eth0/arp_ignore=1",
             "net/ipv4/fib_multipath_hash_policy=1",
+            "net/ipv4/tcp_fwmark_accept=1",
+            "net/ipv4/fwmark_reflect=1",
         ];
         assert_eq!(paths(&wanted), expected);
     }

@@ -5,13 +5,15 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
+use ipnet::IpNet;
 use uplink_common::mark::Mask;
-use uplink_common::record::Config;
-use uplink_common::{Addr, Family, FlowKey, NextHop, Pin, Reason, Seed, Slot, Uplink};
+use uplink_common::record::{AMBIGUOUS, Config};
+use uplink_common::{Addr, Family, FlowKey, NextHop, Pin, Reason, Seed, Slot, Station, Translation, Uplink};
 use uplink_userspace::config::NatMode;
 use uplink_userspace::engine::{Path, Selection};
+use uplink_userspace::loader;
 use uplink_userspace::maps::{Addresses, Maps, Settings};
 use uplink_userspace::resolve::{self, Leg};
 use uplink_userspace::table::Claim;
@@ -29,6 +31,23 @@ pub const SEED: Seed = Seed {
 pub const MASK: u32 = 0x7f00_0000;
 const NAMES: [&str; 2] = ["isp1", "isp2"];
 
+pub const INGRESS: &str = "uplink_ingress";
+pub const EGRESS: &str = "uplink_egress";
+const HOST: [&str; 4] = [
+    "uplink_connect4",
+    "uplink_connect6",
+    "uplink_sendmsg4",
+    "uplink_sendmsg6",
+];
+
+/// The gateways' MAC addresses, by uplink id.
+pub const GATEWAY_MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2]];
+/// A MAC address that both gateways have.
+pub const SHARED_MAC: [u8; 6] = [2, 0, 0, 0, 1, 3];
+
+/// The router's address in the LAN, which the map knows.
+const LAN_ADDRESS: [u8; 4] = [172, 16, 0, 1];
+
 /// Offsets within `struct __sk_buff` (linux/bpf.h).
 const CTX: usize = 192;
 const CTX_MARK: usize = 8;
@@ -41,6 +60,11 @@ pub struct Bench {
     uplinks: Vec<resolve::Uplink>,
     ifindex: u32,
     counted: Vec<(Reason, u64)>,
+    /// As the next publication says it.
+    pub nat: NatMode,
+    /// Silence of the daemon that is borne, in seconds.
+    pub stale_after_s: u32,
+    netns: u64,
 }
 
 /// The maps as a person with `bpftool` has them.
@@ -55,19 +79,33 @@ struct Hands {
 pub struct Outcome {
     pub reason: Reason,
     pub mark: u32,
+    pub frame: Vec<u8>,
+}
+
+/// A frame behind a program.
+pub struct Passed {
+    pub mark: u32,
+    pub frame: Vec<u8>,
 }
 
 impl Bench {
     /// Moves this thread into a namespace of its own and builds everything there.
     pub fn new() -> Result<Self> {
+        Self::with_flows(65_536)
+    }
+
+    /// As [`Self::new`], with a flow table of this size.
+    pub fn with_flows(flows: u32) -> Result<Self> {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).context("a network namespace")?;
         network()?;
         let ifindex = nix::net::if_::if_nametoindex("eth0")?;
         let object = std::env::var_os("UPLINK_BPF_OBJECT").context("UPLINK_BPF_OBJECT is not set")?;
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("flows", 65_536)
+            .map_max_entries("flows", flows)
             .load_file(object)?;
-        program(&mut ebpf)?.load()?;
+        for name in [INGRESS, EGRESS] {
+            classifier(&mut ebpf, name)?.load()?;
+        }
         let hands = Hands::new(&ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         let uplinks = vec![uplink(1, 3, ifindex), uplink(2, 1, ifindex)];
@@ -78,8 +116,11 @@ impl Bench {
             uplinks,
             ifindex,
             counted: Vec::new(),
+            nat: NatMode::Masquerade,
+            stale_after_s: 0,
+            netns: loader::namespace_cookie().context("the namespace's cookie")?,
         };
-        bench.addresses()?;
+        bench.addresses(Vec::new())?;
         bench.serve(&[(1, 3), (2, 1)], false);
         bench.counted = bench.maps.counters()?;
         Ok(bench)
@@ -87,11 +128,12 @@ impl Bench {
 
     /// Puts flows and maps into the state that a row starts from.
     pub fn prepare(&mut self, row: &Row) {
-        self.serve(&[(1, 3), (2, 1)], false);
+        self.stale_after_s = if row.before == Before::DaemonSilent { 5 } else { 0 };
+        self.serve_all();
         let pinned: Vec<FlowKey> = self.hands.flows.keys().filter_map(Result::ok).collect();
         pinned.iter().for_each(|key| self.forget(key));
         match row.before {
-            Before::Nothing => {}
+            Before::Nothing | Before::DaemonSilent => {}
             Before::Same => drop(self.run(&row.frame, row.mark_in)),
             Before::Died => {
                 let other = 3 - (self.run(&row.frame, row.mark_in).mark >> 24) as u8;
@@ -107,32 +149,49 @@ impl Bench {
         }
     }
 
-    /// Runs one frame; the outcome is the counter that moved, and exactly one must.
+    /// Runs one frame inward; the outcome is the counter that moved, and exactly one must.
     pub fn run(&mut self, frame: &[u8], mark: u32) -> Outcome {
+        let Passed { mark, frame } = self.pass(INGRESS, frame, mark);
+        let [reason] = self.moved()[..] else {
+            panic!("one packet, more or fewer outcomes")
+        };
+        Outcome { reason, mark, frame }
+    }
+
+    /// Runs one frame through a program, and lets it go on.
+    pub fn pass(&mut self, program: &str, frame: &[u8], mark: u32) -> Passed {
         let mut ctx = [0; CTX];
         ctx[CTX_MARK..CTX_MARK + 4].copy_from_slice(&mark.to_ne_bytes());
         ctx[CTX_IFINDEX..CTX_IFINDEX + 4].copy_from_slice(&self.ifindex.to_ne_bytes());
-        let mut after = [0; CTX];
+        let (mut after, mut out) = ([0; CTX], vec![0; frame.len()]);
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
         options.ctx_in = Some(&ctx);
         options.ctx_out = Some(&mut after);
-        let program = program(&mut self.ebpf).expect("the program");
+        let program = classifier(&mut self.ebpf, program).expect("the program");
         let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
         // TC_ACT_UNSPEC: the packet goes on, whatever it is.
         assert_eq!(result.return_value, u32::MAX);
-        let counted = self.maps.counters().expect("counters");
-        let moved = counted
-            .iter()
-            .zip(&self.counted)
-            .filter(|(now, was)| now.1 != was.1);
-        let moved: Vec<Reason> = moved.map(|(now, _)| now.0).collect();
-        self.counted = counted;
-        let [reason] = moved[..] else {
-            panic!("one packet, outcomes {moved:?}")
-        };
         let mark = u32::from_ne_bytes(after[CTX_MARK..CTX_MARK + 4].try_into().expect("four bytes"));
-        Outcome { reason, mark }
+        Passed { mark, frame: out }
+    }
+
+    /// The counters that moved since the last look.
+    pub fn moved(&mut self) -> Vec<Reason> {
+        let counted = self.maps.counters().expect("counters");
+        let pairs = counted.iter().zip(&self.counted);
+        let moved = pairs
+            .filter(|(now, was)| now.1 != was.1)
+            .map(|(now, _)| now.0)
+            .collect();
+        self.counted = counted;
+        moved
+    }
+
+    /// Packets counted so far, whatever became of them.
+    pub fn total(&self) -> u64 {
+        self.maps.counters().expect("counters").iter().map(|c| c.1).sum()
     }
 
     /// Publishes a table; the others' pins are void where they `died`.
@@ -148,11 +207,34 @@ impl Bench {
         let settings = Settings {
             mask,
             seed: SEED,
-            nat: NatMode::Masquerade,
+            nat: self.nat,
+            netns: self.netns,
+            stale_after_s: self.stale_after_s,
         };
         self.maps
             .publish(&self.uplinks, &selection, &settings)
             .expect("publishing");
+    }
+
+    /// Both uplinks, by the weights of the beginning.
+    pub fn serve_all(&mut self) {
+        self.serve(&[(1, 3), (2, 1)], false);
+    }
+
+    /// Gives an uplink a prefix of its own for the hosts inside.
+    pub fn translate(&mut self, id: u8, translation: Translation) {
+        self.uplinks[usize::from(id) - 1].translation = Some(translation);
+        self.serve_all();
+    }
+
+    /// The daemon says that it lives.
+    pub fn heartbeat(&mut self, now_s: u32) {
+        self.maps.heartbeat(now_s).expect("map `config`");
+    }
+
+    /// Flows that left without NAT.
+    pub fn leaks(&mut self) -> Vec<FlowKey> {
+        self.maps.take_leaks().expect("map `leaks`")
     }
 
     /// What the table of the beginning is built from.
@@ -197,30 +279,81 @@ impl Bench {
         let _ = self.hands.flows.remove(key);
     }
 
+    /// Whether a flow is addressed to this host.
+    pub fn is_local(&self, key: &FlowKey) -> bool {
+        let sources = self.uplinks.iter().flat_map(|u| [u.v4, u.v6]).flatten();
+        let mut locals = sources
+            .map(|leg| Addr::from(leg.source))
+            .chain([Addr::v4(LAN_ADDRESS)]);
+        locals.any(|a| a == key.dst)
+    }
+
     /// A flow's pin.
     pub fn pin(&self, key: &FlowKey) -> Option<Pin> {
         self.hands.flows.get(key, 0).ok()
     }
 
-    fn addresses(&mut self) -> Result<()> {
-        let mut hops = Vec::new();
-        let mut locals = Vec::new();
-        for u in &self.uplinks {
-            for leg in [u.v4, u.v6].into_iter().flatten() {
-                hops.push((
-                    NextHop {
-                        gateway: leg.gateway.into(),
-                        ifindex: u.ifindex,
-                    },
-                    u32::from(u.id),
-                ));
-                locals.push((Addr::from(leg.source), u32::from(u.id)));
-            }
+    /// Attaches the programs of this host's sockets to the root cgroup; they leave with the bench.
+    pub fn attach_host(&mut self) {
+        let root = loader::cgroup_directory("/").expect("a cgroup v2 mount");
+        for name in HOST {
+            let program: &mut CgroupSockAddr = self
+                .ebpf
+                .program_mut(name)
+                .expect("the program")
+                .try_into()
+                .expect("its type");
+            program.load().expect("loading");
+            let root = std::fs::File::open(&root).expect("the root cgroup");
+            program.attach(root, CgroupAttachMode::Single).expect("attaching");
         }
-        self.maps.set_addresses(&Addresses {
-            next_hops: hops,
-            locals,
-        })
+    }
+
+    /// The uplink that a socket's mark names.
+    pub fn uplink_of_host_mark(&self, mark: u32) -> Option<usize> {
+        let found = self.uplinks.iter().find(|u| u.host_mark == mark);
+        found.map(|u| usize::from(u.id))
+    }
+
+    /// Pins of this host's sockets.
+    pub fn host_flows(&self) -> usize {
+        let keys = self.hands.flows.keys().filter_map(Result::ok);
+        keys.filter(|k| k.src.0[..8] == [1, 0, 0, 0, 0, 0, 0, 0]).count()
+    }
+
+    /// Gives a prefix to somebody else.
+    pub fn bypass(&mut self, prefix: &str) {
+        let bypass = vec![prefix.parse().expect("a prefix")];
+        self.addresses(bypass).expect("the maps");
+    }
+
+    fn addresses(&mut self, bypass: Vec<IpNet>) -> Result<()> {
+        let mut addresses = Addresses {
+            bypass,
+            ..Addresses::default()
+        };
+        for u in &self.uplinks {
+            let (id, ifindex) = (u32::from(u.id), u.ifindex);
+            for leg in [u.v4, u.v6].into_iter().flatten() {
+                let gateway = leg.gateway.into();
+                addresses.next_hops.push((NextHop { gateway, ifindex }, id));
+                addresses.locals.push((Addr::from(leg.source), id));
+            }
+            let mac = GATEWAY_MACS[usize::from(u.id) - 1];
+            addresses.stations.push((station(ifindex, mac), id));
+        }
+        addresses.locals.push((Addr::v4(LAN_ADDRESS), 0));
+        let shared = station(self.ifindex, SHARED_MAC);
+        addresses.stations.push((shared, AMBIGUOUS));
+        self.maps.set_addresses(&addresses)
+    }
+}
+
+fn station(ifindex: u32, mac: [u8; 6]) -> Station {
+    Station {
+        ifindex,
+        mac,
+        pad: [0; 2],
     }
 }
 
@@ -243,11 +376,8 @@ impl Hands {
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
-    Ok(ebpf
-        .program_mut("uplink_ingress")
-        .context("no such program")?
-        .try_into()?)
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    Ok(ebpf.program_mut(name).context("no such program")?.try_into()?)
 }
 
 fn uplink(id: u8, weight: u32, ifindex: u32) -> resolve::Uplink {
@@ -277,7 +407,7 @@ fn uplink(id: u8, weight: u32, ifindex: u32) -> resolve::Uplink {
         mtu: None,
         table: 20_000 + u32::from(id),
         mark: u32::from(id) << 24,
-        host_mark: 0,
+        host_mark: Mask::new(MASK).expect("a valid mask").of_host(id, 2),
         translation: None,
     }
 }
@@ -298,7 +428,15 @@ address add fd00:10::1/64 dev eth0 nodad
 route add default via 192.168.1.1
 route add 198.18.0.0/24 via 172.16.0.9
 route add unreachable 198.19.0.0/24
-route add default via fd00:1::1";
+route add default via fd00:1::1
+route add default via 192.168.1.1 src 192.168.1.100 table 20001
+route add default via 10.0.0.1 src 10.0.0.100 table 20002
+route add default via fd00:1::1 src fd00:1::100 table 20001
+route add default via fd00:2::1 src fd00:2::100 table 20002
+-4 rule add fwmark 0x7e000000/0x7f000000 lookup 20001
+-4 rule add fwmark 0x7d000000/0x7f000000 lookup 20002
+-6 rule add fwmark 0x7e000000/0x7f000000 lookup 20001
+-6 rule add fwmark 0x7d000000/0x7f000000 lookup 20002";
     for line in COMMANDS.lines() {
         let status = Command::new("ip")
             .args(line.split_whitespace())

@@ -49,6 +49,17 @@ impl V4 {
         Self { src, ..self }
     }
 
+    /// The other direction.
+    pub fn reversed(self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            proto: self.proto,
+        }
+    }
+
     /// The n-th client of a large network.
     pub fn client(self, n: u32) -> Self {
         let [_, _, a, b] = n.to_be_bytes();
@@ -124,17 +135,10 @@ impl V4 {
 
     /// The client's "port unreachable" about the server's answer.
     pub fn error_about_reply(&self) -> Vec<u8> {
-        let reply = Self {
-            src: self.dst,
-            dst: self.src,
-            sport: self.dport,
-            dport: self.sport,
-            ..*self
-        };
         let mut f = self.protocol(1);
         f.truncate(ETH + 20);
         f.extend([3, 3, 0, 0, 0, 0, 0, 0]);
-        f.extend(&reply.frame()[ETH..]);
+        f.extend(&self.reversed().frame()[ETH..]);
         f
     }
 }
@@ -160,6 +164,20 @@ impl V6 {
 
     pub fn to(self, dst: [u8; 16]) -> Self {
         Self { dst, ..self }
+    }
+
+    pub fn from(self, src: [u8; 16]) -> Self {
+        Self { src, ..self }
+    }
+
+    /// The other direction.
+    pub fn reversed(self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+        }
     }
 
     pub fn key(&self) -> FlowKey {
@@ -202,19 +220,23 @@ impl V6 {
 
     /// The client's "port unreachable" about the server's answer.
     pub fn error_about_reply(&self) -> Vec<u8> {
-        let reply = Self {
-            src: self.dst,
-            dst: self.src,
-            sport: self.dport,
-            dport: self.sport,
-        };
-        let mut f = self.frame();
-        f[ETH + 6] = 58;
-        f.truncate(ETH + 40);
-        f.extend([1, 4, 0, 0, 0, 0, 0, 0]);
-        f.extend(&reply.frame()[ETH..]);
-        f
+        error6(self, &self.reversed())
     }
+
+    /// "Port unreachable" from the far end about this flow's packet.
+    pub fn error_about(&self) -> Vec<u8> {
+        error6(&self.reversed(), self)
+    }
+}
+
+/// An ICMPv6 error with the addresses of one flow about a packet of another.
+fn error6(addresses: &V6, about: &V6) -> Vec<u8> {
+    let mut f = addresses.frame();
+    f[ETH + 6] = 58;
+    f.truncate(ETH + 40);
+    f.extend([1, 4, 0, 0, 0, 0, 0, 0]);
+    f.extend(&about.frame()[ETH..]);
+    f
 }
 
 /// A frame with VLAN tags in front of its type.
@@ -231,5 +253,26 @@ pub fn tagged(frame: &[u8], tags: usize) -> Vec<u8> {
 pub fn of_type(frame: &[u8], ethertype: u16) -> Vec<u8> {
     let mut f = frame.to_vec();
     f[12..14].copy_from_slice(&ethertype.to_be_bytes());
+    f
+}
+
+/// A frame from another sender on the link.
+pub fn sent_by(mac: [u8; 6], frame: &[u8]) -> Vec<u8> {
+    let mut f = frame.to_vec();
+    f[6..12].copy_from_slice(&mac);
+    f
+}
+
+/// A frame for another receiver on the link.
+pub fn sent_to(mac: [u8; 6], frame: &[u8]) -> Vec<u8> {
+    let mut f = frame.to_vec();
+    f[..6].copy_from_slice(&mac);
+    f
+}
+
+/// An IPv4 SYN as a later segment: ACK instead of SYN.
+pub fn established(syn: &[u8]) -> Vec<u8> {
+    let mut f = syn.to_vec();
+    f[ETH + 20 + 13] = 0x10;
     f
 }

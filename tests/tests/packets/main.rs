@@ -4,7 +4,12 @@
 //! own with real routes, and the maps are written by the daemon's own code.
 
 mod bench;
+mod flood;
 mod frames;
+mod garbage;
+mod host;
+mod outward;
+mod reference;
 mod rows;
 
 use std::collections::HashMap;
@@ -13,7 +18,7 @@ use uplink_common::{Family, FlowKey, Reason, hash, select};
 use uplink_userspace::table;
 
 use bench::{Bench, MASK, SEED};
-use frames::{V4, V6, tagged};
+use frames::{V4, V6};
 
 /// Runs a test on a thread with a namespace of its own, which goes away with the thread.
 fn in_namespace(test: impl FnOnce(&mut Bench) + Send + 'static) {
@@ -40,15 +45,13 @@ fn every_row_has_its_outcome() {
     });
 }
 
+/// `outward` and `host` have rows of their own.
 #[test]
 fn every_reason_has_a_row() {
-    let rows = rows::all();
+    let rows = rows::all().into_iter().map(|r| r.reason);
+    let rows: Vec<Reason> = rows.chain(outward::REASONS).chain(host::REASONS).collect();
     for reason in Reason::ALL {
-        assert!(
-            rows.iter().any(|r| r.reason == *reason),
-            "no row for {}",
-            reason.name()
-        );
+        assert!(rows.contains(reason), "no row for {}", reason.name());
     }
 }
 
@@ -126,42 +129,6 @@ fn fragments_and_errors_follow_their_flow() {
     });
 }
 
-/// The kernel runs no program on less than an Ethernet header and one byte.
-const SHORTEST: usize = 15;
-
-/// Every length and random bytes, behind a tag as in the rows: never dropped, never steered by bytes that are not there.
-#[test]
-fn garbage_is_passed_on() {
-    in_namespace(|bench| {
-        let good = [
-            tagged(&V4::tcp(1, 2).frame(), 1),
-            tagged(&V6::udp(3, 4).with_extensions(), 1),
-        ];
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        for frame in good.iter().cycle().take(2_000) {
-            let mut frame = frame.clone();
-            for _ in 0..4 {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                let at = 16 + (random >> 8) as usize % (frame.len() - 16);
-                frame[at] = random as u8;
-            }
-            frame.truncate(SHORTEST + (random >> 32) as usize % (frame.len() - SHORTEST));
-            bench.run(&frame, 0);
-        }
-        for frame in &good {
-            for length in SHORTEST..frame.len() {
-                let got = bench.run(&frame[..length], 0);
-                assert!(
-                    length >= 14 + 4 + 20 + 4 || got.mark == 0,
-                    "steered by {length} bytes"
-                );
-            }
-        }
-    });
-}
-
 #[test]
 fn weights_edited_in_the_map_count_for_the_next_flow() {
     in_namespace(|bench| {
@@ -189,5 +156,29 @@ fn a_key_of_the_common_crate_is_the_key_of_the_program() {
         bench.run(&flow.frame(), 0);
         let key: FlowKey = flow.key();
         assert!(bench.pin(&key).is_some(), "{key:?}");
+    });
+}
+
+#[test]
+fn new_flows_are_left_alone_only_while_the_daemon_is_silent() {
+    in_namespace(|bench| {
+        bench.stale_after_s = 30;
+        bench.serve_all();
+        let now_s = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+            .expect("the clock")
+            .tv_sec() as u32;
+        for (heartbeat_s, port, reason) in [
+            (now_s, 1, Reason::Picked),
+            (now_s.saturating_sub(100), 2, Reason::Stale),
+            (now_s.saturating_sub(100), 1, Reason::Pinned),
+            (now_s, 2, Reason::Picked),
+        ] {
+            bench.heartbeat(heartbeat_s);
+            let got = bench.run(&V4::udp(port, 53).frame(), 0);
+            assert_eq!(
+                got.reason, reason,
+                "heartbeat {heartbeat_s} at {now_s}, port {port}"
+            );
+        }
     });
 }

@@ -2,7 +2,8 @@
 
 use uplink_common::Reason::{self, *};
 
-use crate::frames::{V4, V6, of_type, tagged};
+use crate::bench::{GATEWAY_MACS, SHARED_MAC};
+use crate::frames::{V4, V6, established, of_type, sent_by, tagged};
 
 /// One packet and what becomes of it.
 pub struct Row {
@@ -29,6 +30,8 @@ pub enum Before {
     SlotsBroken,
     /// No daemon has written the configuration yet.
     NoConfig,
+    /// The daemon has not been heard of since boot, and `stale_after` is five seconds.
+    DaemonSilent,
 }
 
 fn row(what: &'static str, frame: Vec<u8>, reason: Reason) -> Row {
@@ -51,6 +54,7 @@ pub fn all() -> Vec<Row> {
     let v4 = V4::udp(1000, 53);
     let v6 = V6::udp(1000, 53);
     let mut rows = steered(v4, v6);
+    rows.extend(inbound(v4, v6));
     rows.extend(left_alone(v4, v6));
     rows.extend(malformed(v4, v6));
     rows
@@ -89,10 +93,42 @@ fn steered(v4: V4, v6: V6) -> Vec<Row> {
     ]
 }
 
+/// From the Internet: marked with the uplink that it came in by.
+fn inbound(v4: V4, v6: V6) -> Vec<Row> {
+    let ours = v4.to([192, 168, 1, 100]);
+    let syn = |flow: V4| V4::tcp(1000, 443).to(flow.dst).frame();
+    let marked = |what, frame| Row {
+        steered: true,
+        ..row(what, frame, Inbound)
+    };
+    vec![
+        marked("UDP to an uplink's address", ours.frame()),
+        marked("a SYN to an uplink's address", syn(ours)),
+        marked("a ping to an uplink's address", ours.echo(7)),
+        marked("UDP to an uplink's IPv6 address", v6.to(OURS6).frame()),
+        marked(
+            "to an address of no uplink, by a gateway's MAC",
+            sent_by(GATEWAY_MACS[1], &v4.to([172, 16, 0, 1]).frame()),
+        ),
+        row(
+            "to an address of no uplink, by a MAC of two gateways",
+            sent_by(SHARED_MAC, &v4.to([172, 16, 0, 1]).frame()),
+            Local,
+        ),
+        row(
+            "an established segment to an uplink's address",
+            established(&syn(ours)),
+            Local,
+        ),
+    ]
+}
+
+const OURS6: [u8; 16] = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+
 fn left_alone(v4: V4, v6: V6) -> Vec<Row> {
     let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
     vec![
-        row("to our own address", v4.to([192, 168, 1, 100]).frame(), Local),
+        row("to our own address", v4.to([172, 16, 0, 1]).frame(), Local),
         row(
             "to an address of ours that the map does not know",
             v4.to([172, 16, 9, 1]).frame(),
@@ -137,6 +173,10 @@ fn left_alone(v4: V4, v6: V6) -> Vec<Row> {
         after(
             Before::SlotsBroken,
             row("a slot that names nobody", v4.frame(), BadSlot),
+        ),
+        after(
+            Before::DaemonSilent,
+            row("a new flow while the daemon is silent", v4.frame(), Stale),
         ),
         after(
             Before::NoConfig,

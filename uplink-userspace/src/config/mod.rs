@@ -1,6 +1,7 @@
 //! The configuration file: what it can say, its defaults, and where each value stands, so that
 //! every later complaint can point at a line and a column.
 
+mod nat;
 mod parse;
 mod problem;
 mod reader;
@@ -14,10 +15,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
 use uplink_common::mark::Mask;
 
 pub use parse::{load, parse};
 pub use problem::{Problem, Problems};
+pub(crate) use problem::{shown, suggest};
 
 /// A value and the bytes of the file it came from. Defaults carry an empty span.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +49,10 @@ pub struct Config {
     pub uplinks: Vec<Uplink>,
     /// Where client traffic enters. Empty: the interfaces of the uplinks.
     pub lan: Vec<At<String>>,
-    /// Source address translation.
-    pub nat: NatMode,
+    /// This host's own connections.
+    pub local: Local,
+    /// Source address translation, and what becomes of translated flows.
+    pub nat: Nat,
     /// Health probes.
     pub probe: Probe,
     /// Numbers that must not collide with others on this host.
@@ -71,6 +76,8 @@ pub struct Uplink {
     pub tier: u32,
     /// Link MTU for routes through it, if given.
     pub mtu: Option<u32>,
+    /// IPv6 prefix translation instead of source translation, if given.
+    pub prefix6: Option<Prefixes>,
     /// Its routing table.
     pub table: At<u32>,
 }
@@ -93,6 +100,62 @@ pub struct Gateway {
     pub address: At<IpAddr>,
     /// Our address towards it; default: the interface's address in the gateway's subnet.
     pub source: Option<At<IpAddr>>,
+}
+
+/// IPv6 prefix translation (RFC 6296) through one uplink: two different prefixes of the same
+/// length, 1 to 64 bits, host bits zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefixes {
+    /// `[nat] prefix6`.
+    pub internal: Ipv6Net,
+    /// The provider's; those of different uplinks do not overlap.
+    pub external: At<Ipv6Net>,
+}
+
+/// Which connections of this host itself are steered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Whether any are.
+    pub enabled: bool,
+    /// Those of processes in this cgroup: a path below the cgroup v2 mount that starts with "/"
+    /// and has no ".." in it.
+    pub cgroup: At<String>,
+}
+
+/// Source address translation, and what becomes of flows whose uplink changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nat {
+    /// Whether packets get the uplink's address.
+    pub mode: NatMode,
+    /// What happens to the connections of an uplink that died.
+    pub on_failover: OnFailover,
+    /// What happens to flows on an uplink that lives and is no longer preferred.
+    pub on_failback: OnFailback,
+    /// How long `drain` leaves them, 1 s to 24 h.
+    pub drain_time: Duration,
+    /// The prefix inside that uplinks with a `prefix6` translate; 1 to 64 bits, host bits zero.
+    pub prefix6: Option<At<Ipv6Net>>,
+}
+
+/// What happens to the connections of an uplink that died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailover {
+    /// They are forgotten and start anew elsewhere.
+    Reroute,
+    /// As [`Self::Reroute`], and both ends of a TCP connection get a RST.
+    Reset,
+}
+
+/// What happens to flows on an uplink that lives and takes no new ones, because a better tier
+/// came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailback {
+    /// They finish where they are.
+    Pin,
+    /// They may finish for [`Nat::drain_time`], then they are moved as at a failover.
+    Drain,
+    /// They are moved at once.
+    Reset,
 }
 
 /// Whether packets get the uplink's address.
@@ -132,6 +195,9 @@ pub struct Kernel {
     pub attach: Attach,
     /// Entries of the flow table.
     pub flows: u32,
+    /// The programs leave new flows to the kernel when the daemon has been gone for this long,
+    /// 5 s to 24 h; `None`: never.
+    pub stale_after: Option<Duration>,
 }
 
 /// Hook of the packet path.

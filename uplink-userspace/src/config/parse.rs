@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
 use super::{Config, File};
-use super::{sections, uplinks};
+use super::{nat, sections, uplinks};
 
 /// Far beyond any real file, and small enough to read at a whim.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -90,11 +90,14 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
     let sink = if broken { &mut ignored } else { problems };
     let mut top = Reader::new("", table.get_ref(), 0..0, sink);
     let (kernel, mask) = sections::kernel(&mut top);
-    let uplinks = uplinks::read(&mut top, &kernel, mask);
+    let nat = nat::read(&mut top);
+    let uplinks = uplinks::read(&mut top, &kernel, mask, &nat);
+    nat::is_used(&mut top, &nat, &uplinks);
     let config = Config {
         file: file.clone(),
         lan: sections::lan(&mut top),
-        nat: sections::nat(&mut top),
+        local: sections::local(&mut top),
+        nat,
         probe: sections::probe(&mut top, &uplinks),
         kernel,
         uplinks,

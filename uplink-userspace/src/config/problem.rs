@@ -127,7 +127,7 @@ fn floor(text: &str, at: usize) -> usize {
 }
 
 /// A value of the user in quotes, short and without control characters.
-pub(super) fn shown(value: &str) -> String {
+pub(crate) fn shown(value: &str) -> String {
     const LONGEST: usize = 60;
     let cut: String = value.chars().take(LONGEST).collect();
     let dots = if cut.len() < value.len() { "..." } else { "" };
@@ -135,7 +135,7 @@ pub(super) fn shown(value: &str) -> String {
 }
 
 /// What is `allowed`, and before it the word that `text` was probably meant to be.
-pub(super) fn suggest<'w>(text: &str, words: impl Iterator<Item = &'w str>, allowed: &str) -> String {
+pub(crate) fn suggest<'w>(text: &str, words: impl Iterator<Item = &'w str>, allowed: &str) -> String {
     match nearest(text, words) {
         Some(word) => format!("did you mean \"{word}\"? {allowed}"),
         None => allowed.into(),

@@ -62,6 +62,12 @@ impl<'t, 'p> Reader<'t, 'p> {
         self.find(key).is_some()
     }
 
+    /// Whether `[table]` is written with that key in it.
+    pub fn has_inner(&self, table: &str, key: &str) -> bool {
+        let table = self.find(table).and_then(|(value, _)| value.as_table());
+        table.is_some_and(|t| t.keys().any(|k| k.get_ref() == key))
+    }
+
     /// Whether the key is written with an integer.
     pub fn is_integer(&self, key: &str) -> bool {
         self.find(key).is_some_and(|(value, _)| value.is_integer())
@@ -164,13 +170,7 @@ impl<'t, 'p> Reader<'t, 'p> {
         range: RangeInclusive<Duration>,
         allowed: &str,
     ) -> Option<Duration> {
-        let read = self.parsed(key, allowed, |text| {
-            let read = humantime::parse_duration(text).map_err(|_| wrong("is not a time span"))?;
-            match range.contains(&read) {
-                true => Ok(read),
-                false => Err(wrong("is out of range")),
-            }
-        });
+        let read = self.parsed(key, allowed, |text| time_span(text, &range));
         read.map(|at| at.value)
     }
 
@@ -284,6 +284,15 @@ impl<'t, 'p> Reader<'t, 'p> {
         let message = format!("{key} cannot be of type {}", value.type_str());
         self.complain(span, message, allowed);
         None
+    }
+}
+
+/// A time span such as "500ms", within `range`.
+pub(super) fn time_span(text: &str, range: &RangeInclusive<Duration>) -> Result<Duration, Refusal> {
+    let read = humantime::parse_duration(text).map_err(|_| wrong("is not a time span"))?;
+    match range.contains(&read) {
+        true => Ok(read),
+        false => Err(wrong("is out of range")),
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use uplink_common::mark::Mask;
 
-use super::reader::{Reader, Refusal, wrong};
+use super::reader::{Reader, Refusal, time_span, wrong};
 use super::uplinks::{self, interface_name};
-use super::{At, Attach, Kernel, NatMode, Probe, Uplink};
+use super::{At, Attach, Kernel, Local, Probe, Uplink};
 
 /// Of both families, run by different people; those of a family that no uplink has do no harm.
 const TARGETS: [&str; 4] = ["1.1.1.1", "9.9.9.9", "2606:4700:4700::1111", "2620:fe::9"];
@@ -23,17 +23,36 @@ pub(super) fn lan(top: &mut Reader<'_, '_>) -> Vec<At<String>> {
     interfaces.map_or_else(Vec::new, |list| list.value)
 }
 
-pub(super) fn nat(top: &mut Reader<'_, '_>) -> NatMode {
-    let words = [
-        ("masquerade", Some(NatMode::Masquerade)),
-        ("off", Some(NatMode::Off)),
-    ];
-    let Some(mut nat) = top.table("nat", "[nat]") else {
-        return NatMode::Masquerade;
+/// Steered unless told otherwise: this host's connections are as much users' traffic as any.
+pub(super) fn local(top: &mut Reader<'_, '_>) -> Local {
+    let mut local = Local {
+        enabled: true,
+        cgroup: At {
+            value: "/".into(),
+            span: 0..0,
+        },
     };
-    let mode = nat.one_of("mode", &words);
-    nat.finish();
-    mode.map_or(NatMode::Masquerade, |m| m.value)
+    if let Some(mut table) = top.table("local", "[local]") {
+        let enabled = table.boolean("enabled");
+        local.enabled = enabled.is_none_or(|e| e.value);
+        let allowed = "a path below the cgroup v2 mount, such as \"/\" or \"/system.slice\"";
+        local.cgroup = table.parsed("cgroup", allowed, cgroup).unwrap_or(local.cgroup);
+        table.finish();
+    }
+    local
+}
+
+fn cgroup(text: &str) -> Result<String, Refusal> {
+    if !text.starts_with('/') {
+        return Err(wrong("does not start with \"/\""));
+    }
+    if text.split('/').any(|part| part == "..") {
+        return Err(wrong("contains \"..\""));
+    }
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(wrong(format!("contains {c:?}"))),
+        None => Ok(text.into()),
+    }
 }
 
 pub(super) fn probe(top: &mut Reader<'_, '_>, uplinks: &[Uplink]) -> Probe {
@@ -133,6 +152,7 @@ pub(super) fn kernel(top: &mut Reader<'_, '_>) -> (Kernel, At<Mask>) {
         protocol: 117,
         attach: Attach::Auto,
         flows: 262_144,
+        stale_after: None,
     };
     if let Some(mut table) = top.table("kernel", "[kernel]") {
         mask = fwmark_mask(&mut table).unwrap_or(mask);
@@ -160,6 +180,20 @@ fn fill_kernel(table: &mut Reader<'_, '_>, kernel: &mut Kernel) {
     kernel.attach = attach.map_or(kernel.attach, |a| a.value);
     let flows = table.integer("flows", 1024..=4_194_304, "an integer from 1024 to 4194304");
     kernel.flows = flows.map_or(kernel.flows, |n| n.value);
+    kernel.stale_after = stale_after(table);
+}
+
+fn stale_after(table: &mut Reader<'_, '_>) -> Option<Duration> {
+    let range = Duration::from_secs(5)..=Duration::from_secs(24 * 3600);
+    let read = table.parsed(
+        "stale_after",
+        "\"never\", or 5s to 24h, such as \"1min\"",
+        |text| match text {
+            "never" => Ok(None),
+            text => time_span(text, &range).map(Some),
+        },
+    );
+    read.and_then(|at| at.value)
 }
 
 fn protocol(table: &mut Reader<'_, '_>) -> Option<u8> {
@@ -204,15 +238,6 @@ pub(super) fn unsupported(top: &mut Reader<'_, '_>) {
     top.refuse("dns", "[dns]");
     top.refuse("metrics", "[metrics]");
     top.refuse("hooks", "[hooks]");
-    if let Some(mut local) = top.table("local", "[local]") {
-        let enabled = local.boolean("enabled");
-        if enabled.is_none_or(|e| e.value) {
-            let message = "[local] is not supported by this version yet";
-            local.complain(local.span(), message, "remove it, or say enabled = false");
-        }
-        local.refuse("cgroup", "cgroup");
-        local.finish();
-    }
     if let Some(mut balance) = top.table("balance", "[balance]") {
         let later = ["latency", "loss", "bandwidth", "quality"];
         let mut words = vec![("weight", Some(()))];

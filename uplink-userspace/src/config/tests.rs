@@ -33,8 +33,12 @@ table = 777
 interfaces = ["eth0", "eth1"]
 [local]
 enabled = false
+cgroup = "/system.slice"
 [nat]
 mode = "off"
+on_failover = "reset"
+on_failback = "drain"
+drain_time = "1m"
 [probe]
 type = "icmp"
 targets = ["8.8.8.8"]
@@ -50,6 +54,24 @@ rule_priority = 1000
 protocol = 200
 attach = "clsact"
 flows = 4096
+stale_after = "1m"
+"#;
+
+/// With prefix translation, which goes with NAT only.
+const TRANSLATED: &str = r#"[[uplink]]
+name = "isp1"
+interface = "eth0"
+gateway6 = "fd00:1::1"
+prefix6 = "2001:db8:1::/64"
+
+[[uplink]]
+name = "isp2"
+interface = "eth1"
+gateway6 = "fd00:2::1"
+prefix6 = "2001:db8:2::/64"
+
+[nat]
+prefix6 = "fd00:10::/64"
 "#;
 
 fn read(text: &str) -> Result<Config, Problems> {
@@ -66,7 +88,14 @@ fn the_smallest_file_gets_every_default() {
     );
     assert_eq!(&SMALLEST[isp2.name.span.clone()], "\"isp2\"");
     assert!(isp2.v6.is_none() && config.lan.is_empty());
-    assert_eq!(config.nat, NatMode::Masquerade);
+    let nat = &config.nat;
+    assert_eq!(
+        (nat.mode, nat.on_failover, nat.on_failback),
+        (NatMode::Masquerade, OnFailover::Reroute, OnFailback::Pin)
+    );
+    assert_eq!((nat.drain_time, &nat.prefix6), (Duration::from_secs(300), &None));
+    let local = &config.local;
+    assert_eq!((local.enabled, &*local.cgroup.value), (true, "/"));
     let targets: Vec<String> = config.probe.targets.iter().map(ToString::to_string).collect();
     assert_eq!(
         targets,
@@ -87,6 +116,7 @@ fn the_smallest_file_gets_every_default() {
         (kernel.protocol, kernel.flows, kernel.attach),
         (117, 262_144, Attach::Auto)
     );
+    assert_eq!(kernel.stale_after, None);
 }
 
 #[test]
@@ -99,7 +129,13 @@ fn everything_can_be_written_out() {
     );
     let v6 = uplink.v6.as_ref().unwrap();
     assert_eq!(v6.source.as_ref().unwrap().value.to_string(), "fd00:1::2");
-    assert_eq!((config.lan.len(), config.nat), (2, NatMode::Off));
+    let (local, nat) = (&config.local, &config.nat);
+    assert_eq!((local.enabled, &*local.cgroup.value), (false, "/system.slice"));
+    assert_eq!((config.lan.len(), nat.mode), (2, NatMode::Off));
+    assert_eq!(
+        (nat.on_failover, nat.on_failback, nat.drain_time),
+        (OnFailover::Reset, OnFailback::Drain, Duration::from_secs(60))
+    );
     assert_eq!(config.probe.interval, Duration::from_secs(1));
     assert_eq!(
         (config.probe.targets.len(), config.probe.fall, config.probe.rise),
@@ -111,6 +147,30 @@ fn everything_can_be_written_out() {
         (kernel.protocol, kernel.flows, kernel.attach),
         (200, 4096, Attach::Clsact)
     );
+    assert_eq!(kernel.stale_after, Some(Duration::from_secs(60)));
+}
+
+#[test]
+fn prefixes_are_paired() {
+    let config = read(TRANSLATED).unwrap();
+    let pairs: Vec<String> = config
+        .uplinks
+        .iter()
+        .filter_map(|u| u.prefix6.as_ref())
+        .map(|p| format!("{} {}", p.internal, p.external.value))
+        .collect();
+    assert_eq!(
+        pairs,
+        ["fd00:10::/64 2001:db8:1::/64", "fd00:10::/64 2001:db8:2::/64"]
+    );
+    let one = TRANSLATED.replacen("prefix6 = \"2001:db8:2::/64\"\n", "", 1);
+    assert!(read(&one).unwrap().uplinks[1].prefix6.is_none());
+}
+
+#[test]
+fn never_stale_can_be_written_out() {
+    let text = format!("{SMALLEST}[kernel]\nstale_after = \"never\"");
+    assert_eq!(read(&text).unwrap().kernel.stale_after, None);
 }
 
 #[test]
@@ -209,7 +269,7 @@ error: unknown key \"gatway\" in [[uplink]]
   | ^^^^^^
   |
   = help: did you mean \"gateway\"? allowed: name, interface, gateway, source, gateway6, source6, weight, \
-tier, mtu, table";
+tier, mtu, prefix6, table";
     assert_eq!(shown, expected);
 }
 

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use uplink_common::mark::Mask;
 use uplink_common::{Family, MAX_UPLINKS};
 
+use super::nat::{self, Inside};
 use super::reader::{Reader, Refusal, wrong};
-use super::{At, Gateway, Kernel, Uplink};
+use super::{At, Gateway, Kernel, Nat, Uplink};
 
 const TITLE: &str = "[[uplink]]";
 
@@ -17,13 +18,14 @@ const LONGEST_NAME: usize = 15;
 const KERNEL_TABLES: [u32; 4] = [0, 253, 254, 255];
 
 /// All uplinks that make sense by themselves.
-pub(super) fn read(top: &mut Reader<'_, '_>, kernel: &Kernel, mask: At<Mask>) -> Vec<Uplink> {
+pub(super) fn read(top: &mut Reader<'_, '_>, kernel: &Kernel, mask: At<Mask>, nat: &Nat) -> Vec<Uplink> {
     let absent = !top.has("uplink");
     let tables = top.tables("uplink", TITLE);
     if absent || tables.as_ref().is_some_and(Vec::is_empty) {
         let help = "add an [[uplink]] with name, interface and gateway for each ISP";
         top.complain(top.span(), "there is no [[uplink]]", help);
     }
+    let inside = Inside::of(top, nat);
     let mut uplinks = Vec::new();
     for (table, position) in tables.unwrap_or_default().into_iter().zip(1..) {
         if position > MAX_UPLINKS {
@@ -33,7 +35,7 @@ pub(super) fn read(top: &mut Reader<'_, '_>, kernel: &Kernel, mask: At<Mask>) ->
             break;
         }
         let reader = Reader::new(TITLE, table.value, table.span, top.problems);
-        uplinks.extend(one(reader, position));
+        uplinks.extend(one(reader, position, &inside));
     }
     fits(top, &uplinks, mask);
     for (i, uplink) in uplinks.iter().enumerate() {
@@ -45,7 +47,7 @@ pub(super) fn read(top: &mut Reader<'_, '_>, kernel: &Kernel, mask: At<Mask>) ->
     uplinks
 }
 
-fn one(mut table: Reader<'_, '_>, position: u32) -> Option<Uplink> {
+fn one(mut table: Reader<'_, '_>, position: u32, inside: &Inside) -> Option<Uplink> {
     let letters = "1 to 15 bytes: letters, digits and punctuation but / \\ and \"";
     let name = table.required("name", letters, word);
     let existing = "the name of a network interface, such as \"eth0\"";
@@ -55,6 +57,7 @@ fn one(mut table: Reader<'_, '_>, position: u32) -> Option<Uplink> {
     let weight = table.integer("weight", 1..=1000, "an integer from 1 to 1000");
     let tier = table.integer("tier", 0..=255, "an integer from 0 to 255; lower is preferred");
     let mtu = mtu(&mut table);
+    let prefix6 = nat::of_uplink(&mut table, inside);
     let ids = "an integer from 1 to 4294967295";
     let number = table.integer("table", 1..=u32::MAX, ids);
     for key in ["down", "up", "probe"] {
@@ -77,6 +80,7 @@ fn one(mut table: Reader<'_, '_>, position: u32) -> Option<Uplink> {
         weight: weight.map_or(1, |n| n.value),
         tier: tier.map_or(1, |n| n.value),
         mtu,
+        prefix6,
         table: number.unwrap_or(default),
     })
 }
@@ -212,6 +216,16 @@ fn differ(top: &mut Reader<'_, '_>, earlier: &Uplink, uplink: &Uplink) {
         let message = format!("uplinks {first} and {name} share table {}", uplink.table.value);
         let help = "a table of its own for each; the default is 20000 + position";
         top.complain(uplink.table_span(), message, help);
+    }
+    if let (Some(a), Some(b)) = (&earlier.prefix6, &uplink.prefix6)
+        && a.external.value == b.external.value
+    {
+        let message = format!(
+            "uplinks {first} and {name} have the same prefix6 {}",
+            b.external.value
+        );
+        let help = "each provider routes a prefix of its own";
+        top.complain(b.external.span.clone(), message, help);
     }
     if earlier.interface.value != uplink.interface.value {
         return;

@@ -10,8 +10,8 @@ use crate::config::{self, Config};
 use crate::engine::{Engine, Path};
 use crate::health::Verdict;
 use crate::host::Host;
-use crate::resolve::{self, Uplink};
-use crate::{conntrack, inspect, links, loader, nat, sysctl};
+use crate::resolve::{self, Followed, Uplink};
+use crate::{conntrack, inspect, links, nat, sysctl};
 
 impl Daemon {
     /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
@@ -26,14 +26,25 @@ impl Daemon {
             .map(|u| (u.name.clone(), u.id))
             .collect();
         let uplinks = resolve::resolve(&config, &host, &ids)?;
-        let engine = Engine::new(uplinks, engine_settings(&config), &self.down());
+        let engine = Engine::new(
+            uplinks,
+            engine_settings(&config),
+            &self.down(),
+            &self.engine.drained(),
+        );
         self.take_over(config, engine, &host).await
     }
 
     /// What the running programs, rules and maps are tied to.
     fn refuse_what_needs_a_restart(&self, config: &Config) -> Result<()> {
+        // It is written into a map only.
+        let stale_after = config.kernel.stale_after;
+        let running = config::Kernel {
+            stale_after,
+            ..self.config.kernel
+        };
         ensure!(
-            config.kernel == self.config.kernel,
+            config.kernel == running,
             "[kernel] has changed, which needs a restart (`systemctl restart uplink` keeps live flows)"
         );
         Ok(())
@@ -55,7 +66,7 @@ impl Daemon {
     async fn take_over(&mut self, config: Config, engine: Engine, host: &Host) -> Result<()> {
         let ports = start::ports(&config, host, engine.uplinks());
         start::remember(&self.options, &config, &engine, &ports, self.loaded.hook)?;
-        let running = |u: &Uplink| host.interface(&u.interface).is_some_and(|i| i.running);
+        let running = |u: &Uplink, _| start::is_running(host, u);
         let plan = inspect::plan(&config, &engine, running);
         for change in sysctl::apply(&plan.sysctls)? {
             tracing::info!("sysctl {change}");
@@ -63,8 +74,9 @@ impl Daemon {
         nat::apply(&plan.nft).await?;
         self.routes.apply(&plan).await?;
         self.maps
-            .set_addresses(&start::addresses(host, engine.uplinks()))?;
-        self.settings.nat = config.nat;
+            .set_addresses(&start::addresses(host, engine.uplinks(), &config.kernel))?;
+        self.settings.nat = config.nat.mode;
+        self.settings.stale_after_s = start::stale_after_s(&config);
         self.maps
             .publish(engine.uplinks(), engine.selection(), &self.settings)?;
         for port in &ports {
@@ -75,14 +87,20 @@ impl Daemon {
             .iter()
             .filter(|p| ports.iter().all(|new| new.ifindex != p.ifindex))
         {
-            loader::detach(&self.options.bpffs, port)?;
+            self.loaded.detach(port)?;
         }
         let gone = self.gone(&engine);
         self.maps.forget_others(engine.uplinks())?;
         for mark in gone {
-            conntrack::delete_by_mark(mark, config.kernel.fwmark_mask.bits()).await?;
+            for family in Family::ALL {
+                conntrack::delete_by_mark(mark, config.kernel.fwmark_mask.bits(), family).await?;
+            }
         }
         (self.config, self.engine, self.ports) = (config, engine, ports);
+        self.followed = Followed::default();
+        self.retiring.clear();
+        self.pending.clear();
+        self.attach_host();
         Ok(())
     }
 

@@ -1,25 +1,29 @@
 //! From a configuration to a steering kernel. A start that fails leaves nothing behind, and
 //! what an earlier daemon left is adopted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
-use uplink_common::{ABI, Addr, Family, NextHop, Seed};
+use uplink_common::{ABI, Addr, Family, NextHop, Seed, Uplink as Record};
 
+use super::gateways::Gateways;
+use super::repair::boot_s;
 use super::{Daemon, engine_settings, stop};
 use crate::cli::Options;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::engine::Engine;
 use crate::host::Host;
 use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Addresses, Maps};
-use crate::resolve::{self, Uplink};
+use crate::repairs::Repairs;
+use crate::resolve::{self, Followed, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
-use crate::{inspect, links, nat, probe, sysctl};
+use crate::{bypass, conntrack, inspect, links, nat, probe, stations, sysctl};
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
@@ -41,10 +45,12 @@ pub async fn start(options: &Options, config: Config) -> Result<Daemon> {
         }
     };
     let adopting = State::read(&options.runtime_dir)?.is_some();
-    match bring_up(options, config, &host, hook).await {
+    match bring_up(options, config, host, hook).await {
         Ok(parts) => {
             return_memory();
-            Ok(parts.with(options, lock))
+            let mut daemon = parts.with(options, lock);
+            daemon.attach_host();
+            Ok(daemon)
         }
         Err(e) => {
             if adopting {
@@ -76,6 +82,7 @@ struct Parts {
     routes: Routes,
     settings: maps::Settings,
     ports: Vec<Port>,
+    host: Host,
 }
 
 impl Parts {
@@ -89,29 +96,44 @@ impl Parts {
             routes: self.routes,
             settings: self.settings,
             ports: self.ports,
+            host: self.host,
+            followed: Followed::default(),
+            gateways: Gateways::default(),
+            pending: VecDeque::new(),
+            retiring: Vec::new(),
+            changed_nft: None,
             since: SystemTime::now(),
             warnings: Vec::new(),
+            repairs: Repairs::default(),
             lock,
         }
     }
 }
 
 /// Tables and NAT first, the programs last: a mark must never appear before its rule does.
-async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) -> Result<Parts> {
+async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> Result<Parts> {
     loader::prepare(&options.bpffs)?;
     let mut loaded = Loaded::load(&options.bpffs, hook, config.kernel.flows, options.verbose)?;
     let mut maps = loaded.take_maps()?;
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
-    let uplinks = resolve::resolve(&config, host, &ids)?;
-    let was_down = maps::found_dead(&records, &uplinks);
+    let uplinks = resolve::resolve(&config, &host, &ids)?;
+    let drained = State::read(&options.runtime_dir)?.map_or_else(Vec::new, |s| s.drained);
+    let mut was_down = maps::found_dead(&records, &uplinks);
+    // A drained uplink serves nobody because somebody wants it so.
+    let is_drained = |p: &crate::engine::Path| {
+        uplinks
+            .iter()
+            .any(|u| u.id == p.uplink && drained.contains(&u.name))
+    };
+    was_down.retain(|p| !is_drained(p));
     maps.forget_others(&uplinks)?;
-    let engine = Engine::new(uplinks, engine_settings(&config), &was_down);
-    let ports = ports(&config, host, engine.uplinks());
+    let engine = Engine::new(uplinks, engine_settings(&config), &was_down, &drained);
+    let ports = ports(&config, &host, engine.uplinks());
     remember(options, &config, &engine, &ports, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
-    let running = |u: &Uplink| host.interface(&u.interface).is_some_and(|i| i.running);
+    let running = |u: &Uplink, _| is_running(&host, u);
     let plan = inspect::plan(&config, &engine, running);
     for change in sysctl::apply(&plan.sysctls)? {
         tracing::info!("sysctl {change}");
@@ -120,12 +142,14 @@ async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) ->
     routes.apply(&plan).await?;
 
     let settings = settings(&config, &maps)?;
-    maps.set_addresses(&addresses(host, engine.uplinks()))?;
+    maps.set_addresses(&addresses(&host, engine.uplinks(), &config.kernel))?;
     maps.routes_changed()?;
+    maps.heartbeat(boot_s())?;
     maps.publish(engine.uplinks(), engine.selection(), &settings)?;
     for port in &ports {
         loaded.attach(port)?;
     }
+    forget_gone(&config, &records, engine.uplinks()).await?;
     Ok(Parts {
         config,
         engine,
@@ -134,7 +158,41 @@ async fn bring_up(options: &Options, config: Config, host: &Host, hook: Hook) ->
         routes,
         settings,
         ports,
+        host,
     })
+}
+
+/// Connections of uplinks that an earlier daemon had and the file no longer has start anew.
+async fn forget_gone(config: &Config, records: &[(u8, Record)], uplinks: &[Uplink]) -> Result<()> {
+    for (id, record) in records {
+        if record.mark != 0 && uplinks.iter().all(|u| u.id != *id) {
+            let mask = config.kernel.fwmark_mask.bits();
+            for family in Family::ALL {
+                conntrack::delete_by_mark(record.mark, mask, family).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Attaches the programs of this host's sockets, or takes them off. Returns what was attached.
+pub fn attach_host(loaded: &mut Loaded, local: &config::Local) -> Result<Vec<String>> {
+    if !local.enabled {
+        loaded.detach_host()?;
+        return Ok(Vec::new());
+    }
+    loaded.attach_host(&loader::cgroup_directory(&local.cgroup.value)?)
+}
+
+/// Whether an uplink's interface is up.
+pub fn is_running(host: &Host, u: &Uplink) -> bool {
+    host.interface(&u.interface).is_some_and(|i| i.running)
+}
+
+/// Silence that is borne, as the map has it.
+pub fn stale_after_s(config: &Config) -> u32 {
+    let after = config.kernel.stale_after.map_or(0, |d| d.as_secs());
+    u32::try_from(after).unwrap_or(u32::MAX)
 }
 
 /// The secret of the hash survives restarts, so that flows whose pin was evicted meanwhile
@@ -157,7 +215,9 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
     Ok(maps::Settings {
         mask: config.kernel.fwmark_mask,
         seed,
-        nat: config.nat,
+        nat: config.nat.mode,
+        netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
+        stale_after_s: stale_after_s(config),
     })
 }
 
@@ -192,6 +252,7 @@ pub fn remember(
         protocol: config.kernel.protocol,
         sysctls,
         clsact,
+        drained: engine.drained(),
     }
     .write(&options.runtime_dir)
 }
@@ -217,32 +278,33 @@ pub fn ports(config: &Config, host: &Host, uplinks: &[Uplink]) -> Vec<Port> {
     names.iter().filter_map(port).collect()
 }
 
-/// What the program compares route answers and destinations with.
-pub fn addresses(host: &Host, uplinks: &[Uplink]) -> Addresses {
-    let mut hops = Vec::new();
-    let mut locals = Vec::new();
+/// What the programs compare route answers, destinations and MAC addresses with.
+pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Addresses {
+    let mut next_hops = Vec::new();
+    let mut locals: BTreeMap<IpAddr, u32> = BTreeMap::new();
+    let own = host.interfaces.iter().flat_map(|i| &i.addresses);
+    locals.extend(own.map(|net| (net.addr(), 0)));
+    let mut owners: BTreeMap<IpAddr, Vec<u8>> = BTreeMap::new();
     for u in uplinks {
         for leg in Family::ALL.into_iter().filter_map(|f| u.leg(f)) {
             let gateway = Addr::from(leg.gateway);
-            hops.push((
-                NextHop {
-                    gateway,
-                    ifindex: u.ifindex,
-                },
-                u32::from(u.id),
-            ));
-            locals.push((Addr::from(leg.source), u32::from(u.id)));
+            let ifindex = u.ifindex;
+            next_hops.push((NextHop { gateway, ifindex }, u32::from(u.id)));
+            owners.entry(leg.source).or_default().push(u.id);
         }
     }
-    for address in host.interfaces.iter().flat_map(|i| &i.addresses) {
-        let address = Addr::from(address.addr());
-        if locals.iter().all(|(a, _)| *a != address) {
-            locals.push((address, 0));
-        }
+    for (source, ids) in owners {
+        // What several uplinks use tells nothing about the one that a packet came by.
+        let owner = if let [only] = ids[..] { only } else { 0 };
+        locals.insert(source, u32::from(owner));
     }
+    let mut bypass = bypass::prefixes(host, kernel);
+    bypass.extend(bypass::unmoved(host, kernel));
     Addresses {
-        next_hops: hops,
-        locals,
+        next_hops,
+        locals: locals.into_iter().map(|(a, id)| (a.into(), id)).collect(),
+        stations: stations::stations(host, uplinks).known,
+        bypass,
     }
 }
 

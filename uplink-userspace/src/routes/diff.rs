@@ -32,7 +32,7 @@ pub(super) fn normal(route: &Route) -> Route {
                 only.weight = 1;
             }
         }
-        Via::Unreachable => (route.source, route.mtu) = (None, None),
+        Via::Unreachable => (route.source, route.mtu, route.advmss) = (None, None, None),
         Via::Link { .. } => {}
     }
     route
@@ -106,6 +106,7 @@ mod tests {
             via,
             source: None,
             mtu: None,
+            advmss: None,
         }
     }
 

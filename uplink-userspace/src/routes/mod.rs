@@ -31,8 +31,10 @@ const TENTATIVE_POLL: Duration = Duration::from_millis(100);
 /// How much was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Routes and rules added or replaced.
-    pub added: usize,
+    /// Rules added or replaced.
+    pub rules: usize,
+    /// Routes added or replaced.
+    pub routes: usize,
     /// Routes and rules removed.
     pub removed: usize,
 }
@@ -99,7 +101,7 @@ impl Routes {
         let (mut broken, mut early) = (Vec::new(), Vec::new());
         for route in routes {
             match self.add_route(route).await {
-                Ok(()) => outcome.changes.added += 1,
+                Ok(()) => outcome.changes.routes += 1,
                 Err(failure) if self.is_too_early(route, &failure).await => early.push(route),
                 Err(failure) => broken.push((route, failure)),
             }
@@ -107,7 +109,7 @@ impl Routes {
         let deadline = Instant::now() + TENTATIVE;
         for route in early {
             match self.add_route_by(route, deadline).await {
-                Ok(()) => outcome.changes.added += 1,
+                Ok(()) => outcome.changes.routes += 1,
                 Err(failure) => broken.push((route, failure)),
             }
         }
@@ -126,7 +128,7 @@ impl Routes {
         let before = outcome.failures.len();
         for rule in rules {
             match self.add_rule(rule).await {
-                Ok(added) => outcome.changes.added += usize::from(added),
+                Ok(added) => outcome.changes.rules += usize::from(added),
                 Err(error) => outcome.failures.push(error),
             }
         }

@@ -32,7 +32,7 @@ const fn unspecified(family: Family) -> IpAddr {
     }
 }
 
-const fn ip(address: &RouteAddress) -> Option<IpAddr> {
+pub(crate) const fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(a) => Some(IpAddr::V4(*a)),
         RouteAddress::Inet6(a) => Some(IpAddr::V6(*a)),
@@ -65,8 +65,13 @@ pub(super) fn route_message(route: &Route, protocol: u8) -> RouteMessage {
     if let Some(source) = route.source {
         attributes.push(RouteAttribute::PrefSource(source.into()));
     }
-    if let Some(mtu) = route.mtu {
-        attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    let mtu = route.mtu.map(RouteMetric::Mtu);
+    let metrics: Vec<RouteMetric> = mtu
+        .into_iter()
+        .chain(route.advmss.map(RouteMetric::Advmss))
+        .collect();
+    if !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
     }
     attributes.extend(via_attributes(&route.via));
     message
@@ -110,17 +115,21 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     if message.header.tos != 0 || message.header.source_prefix_length != 0 {
         return None;
     }
-    let (mut to, mut metric, mut source, mut mtu) = (unspecified(family), 0, None, None);
+    let (mut to, mut metric, mut source) = (unspecified(family), 0, None);
+    let (mut mtu, mut advmss) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => to = ip(address)?,
             RouteAttribute::Priority(value) => metric = *value,
             RouteAttribute::PrefSource(address) => source = ip(address),
             RouteAttribute::Metrics(metrics) => {
-                mtu = metrics.iter().find_map(|m| match m {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
+                for metric in metrics {
+                    match metric {
+                        RouteMetric::Mtu(value) => mtu = Some(*value),
+                        RouteMetric::Advmss(value) => advmss = Some(*value),
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
@@ -133,6 +142,7 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
         via: via(message)?,
         source,
         mtu,
+        advmss,
     }))
 }
 
@@ -234,7 +244,7 @@ pub(super) fn rule_message(rule: &Rule, protocol: u8) -> RuleMessage {
 }
 
 /// The protocol of a rule; none at all before kernel 4.17.
-pub(super) fn rule_protocol(message: &RuleMessage) -> Option<u8> {
+pub(crate) fn rule_protocol(message: &RuleMessage) -> Option<u8> {
     message.attributes.iter().find_map(|a| match a {
         RuleAttribute::Protocol(protocol) => Some(u8::from(*protocol)),
         _ => None,
@@ -345,6 +355,7 @@ mod tests {
                 via,
                 source: Some(IpAddr::from([10, 0, 0, 9])),
                 mtu: Some(1492),
+                advmss: Some(1452),
             });
             let message = route_message(&expected, 117);
             let mut bytes = vec![0; message.buffer_len()];

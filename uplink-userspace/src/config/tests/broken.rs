@@ -1,6 +1,6 @@
 //! One mistake per row.
 
-use super::{WHOLE, read};
+use super::{TRANSLATED, WHOLE, read};
 
 /// Text to replace in [`WHOLE`], its replacement, and the place and text of the complaint.
 #[rustfmt::skip] // One row, one line.
@@ -39,48 +39,103 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("table = 777", "down = \"500mbit\"", "11:8", "`down` of an uplink is not supported by this version yet"),
     ("\"eth1\"", "1", "13:23", "interfaces cannot be of type integer"),
     ("[\"eth0\", \"eth1\"]", "\"eth0\"", "13:14", "a list of names"),
-    ("enabled = false", "enabled = true", "14:1", "[local] is not supported"),
     ("enabled = false", "enabled = \"no\"", "15:11", "true or false"),
-    ("enabled = false", "cgroup = \"/\"", "15:10", "cgroup is not supported"),
-    ("mode = \"off\"", "mode = \"masquerde\"", "17:8", "did you mean \"masquerade\"?"),
-    ("[nat]\nmode = \"off\"", "nat = 3", "16:1", "unknown key \"nat\" in [local]"),
-    ("type = \"icmp\"", "type = \"http\"", "19:8", "type = \"http\" is not supported"),
-    ("type = \"icmp\"", "type = \"imcp\"", "19:8", "did you mean \"icmp\"?"),
-    ("[\"8.8.8.8\"]", "[]", "20:11", "targets is empty"),
-    ("[\"8.8.8.8\"]", "[\"dns.google\"]", "20:12", "is not an IP address"),
-    ("[\"8.8.8.8\"]", "[\"8.8.8.8\", \"8.8.8.8\"]", "20:23", "listed twice"),
-    ("interval = \"1s\"", "interval = \"1 parsec\"", "21:12", "is not a time span"),
-    ("interval = \"1s\"", "interval = \"49ms\"", "21:12", "50ms to 1h"),
-    ("interval = \"1s\"", "interval = 500", "21:12", "such as \"500ms\""),
-    ("timeout = \"2s\"", "timeout = \"61s\"", "22:11", "10ms to 1min"),
-    ("fall = 2", "fall = 101", "23:8", "fall 101 is out of range"),
-    ("rise = 4", "rise = 0", "24:8", "rise 0 is out of range"),
-    ("by = \"weight\"", "by = \"latency\"", "26:6", "by = \"latency\" is not supported"),
-    ("\"0xff00\"", "\"0x5000\"", "28:15", "is not one run of set bits"),
-    ("\"0xff00\"", "\"ff00\"", "28:15", "is not a hexadecimal number"),
-    ("\"0xff00\"", "0x5000", "28:15", "0x5000 has a hole"),
-    ("rule_priority = 1000", "rule_priority = 32510", "29:17", "1 to 32509"),
-    ("protocol = 200", "protocol = 4", "30:12", "protocol 4 is out of range"),
-    ("protocol = 200", "protocol = 186", "30:12", "belongs to a routing daemon"),
-    ("attach = \"clsact\"", "attach = \"xdp\"", "31:10", "attach = \"xdp\" is not supported"),
-    ("flows = 4096", "flows = 1023", "32:9", "flows 1023 is out of range"),
-    ("[kernel]", "[kernle]", "27:2", "did you mean \"kernel\"?"),
-    ("[kernel]", "[metrics]", "27:1", "[metrics] is not supported"),
-    ("[kernel]", "[[policy]]", "27:1", "[[policy]] is not supported"),
-    ("[kernel]", "[hooks]", "27:1", "[hooks] is not supported"),
-    ("[kernel]", "[dns]", "27:1", "[dns] is not supported"),
+    ("\"/system.slice\"", "\"system.slice\"", "16:10", "does not start with \"/\""),
+    ("\"/system.slice\"", "\"/a/../../b\"", "16:10", "contains \"..\""),
+    ("\"/system.slice\"", "\"\"", "16:10", "a path below the cgroup v2 mount"),
+    ("\"/system.slice\"", "\"/a\\u0000\"", "16:10", "contains '\\0'"),
+    ("\"/system.slice\"", "7", "16:10", "cgroup cannot be of type integer"),
+    ("cgroup =", "cgruop =", "16:1", "did you mean \"cgroup\"?"),
+    ("mode = \"off\"", "mode = \"masquerde\"", "18:8", "did you mean \"masquerade\"?"),
+    ("[nat]\nmode = \"off\"", "nat = 3", "17:1", "unknown key \"nat\" in [local]"),
+    ("\"reset\"", "\"rest\"", "19:15", "did you mean \"reset\"? allowed: \"reroute\", \"reset\""),
+    ("\"drain\"", "\"move\"", "20:15", "allowed: \"pin\", \"drain\", \"reset\""),
+    ("\"1m\"", "\"999ms\"", "21:14", "1s to 24h"),
+    ("\"1m\"", "\"25h\"", "21:14", "drain_time \"25h\" is out of range"),
+    ("\"1m\"", "60", "21:14", "drain_time cannot be of type integer"),
+    ("drain_time", "draintime", "21:1", "did you mean \"drain_time\"?"),
+    ("drain_time = \"1m\"", "prefix6 = \"fd00:10::/64\"", "21:11", "mode = \"off\" leaves them"),
+    ("mtu = 1492", "prefix6 = \"2001:db8::/64\"", "10:11", "prefix6 without [nat] prefix6"),
+    ("type = \"icmp\"", "type = \"http\"", "23:8", "type = \"http\" is not supported"),
+    ("type = \"icmp\"", "type = \"imcp\"", "23:8", "did you mean \"icmp\"?"),
+    ("[\"8.8.8.8\"]", "[]", "24:11", "targets is empty"),
+    ("[\"8.8.8.8\"]", "[\"dns.google\"]", "24:12", "is not an IP address"),
+    ("[\"8.8.8.8\"]", "[\"8.8.8.8\", \"8.8.8.8\"]", "24:23", "listed twice"),
+    ("interval = \"1s\"", "interval = \"1 parsec\"", "25:12", "is not a time span"),
+    ("interval = \"1s\"", "interval = \"49ms\"", "25:12", "50ms to 1h"),
+    ("interval = \"1s\"", "interval = 500", "25:12", "such as \"500ms\""),
+    ("timeout = \"2s\"", "timeout = \"61s\"", "26:11", "10ms to 1min"),
+    ("fall = 2", "fall = 101", "27:8", "fall 101 is out of range"),
+    ("rise = 4", "rise = 0", "28:8", "rise 0 is out of range"),
+    ("by = \"weight\"", "by = \"latency\"", "30:6", "by = \"latency\" is not supported"),
+    ("\"0xff00\"", "\"0x5000\"", "32:15", "is not one run of set bits"),
+    ("\"0xff00\"", "\"ff00\"", "32:15", "is not a hexadecimal number"),
+    ("\"0xff00\"", "0x5000", "32:15", "0x5000 has a hole"),
+    ("rule_priority = 1000", "rule_priority = 32510", "33:17", "1 to 32509"),
+    ("protocol = 200", "protocol = 4", "34:12", "protocol 4 is out of range"),
+    ("protocol = 200", "protocol = 186", "34:12", "belongs to a routing daemon"),
+    ("attach = \"clsact\"", "attach = \"xdp\"", "35:10", "attach = \"xdp\" is not supported"),
+    ("flows = 4096", "flows = 1023", "36:9", "flows 1023 is out of range"),
+    ("stale_after = \"1m\"", "stale_after = \"4s\"", "37:15", "\"never\", or 5s to 24h"),
+    ("stale_after = \"1m\"", "stale_after = \"25h\"", "37:15", "is out of range"),
+    ("stale_after = \"1m\"", "stale_after = \"nevr\"", "37:15", "is not a time span"),
+    ("stale_after = \"1m\"", "stale_after = 60", "37:15", "stale_after cannot be of type integer"),
+    ("[kernel]", "[kernle]", "31:2", "did you mean \"kernel\"?"),
+    ("[kernel]", "[metrics]", "31:1", "[metrics] is not supported"),
+    ("[kernel]", "[[policy]]", "31:1", "[[policy]] is not supported"),
+    ("[kernel]", "[hooks]", "31:1", "[hooks] is not supported"),
+    ("[kernel]", "[dns]", "31:1", "[dns] is not supported"),
     ("[[uplink]]", "[uplink]", "1:1", "uplink cannot be of type table"),
     ("tier = 2", "weight = 2", "9:1", "duplicate key"),
     ("tier = 2", "tier = ", "9:8", "string values must be quoted"),
     ("tier = 2", "tier = \"2", "9:10", "invalid basic string"),
 ];
 
+/// As [`BROKEN`], in [`TRANSLATED`].
+#[rustfmt::skip] // One row, one line.
+const BROKEN_PREFIXES: &[(&str, &str, &str, &str)] = &[
+    ("2001:db8:1::/64", "2001:db8:1::/48", "5:11", "is not as long as [nat] prefix6 fd00:10::/64"),
+    ("2001:db8:1::/64", "2001:db8:1::1/64", "5:11", "has host bits set: 2001:db8:1::/64 has none"),
+    ("2001:db8:1::/64", "2001:db8:1::/65", "5:11", "has 65 bits"),
+    ("2001:db8:1::/64", "::/0", "5:11", "has 0 bits"),
+    ("2001:db8:1::/64", "2001:db8:1::", "5:11", "is not an IPv6 prefix"),
+    ("2001:db8:1::/64", "10.0.0.0/8", "5:11", "is not an IPv6 prefix"),
+    ("2001:db8:1::/64", "fe80::/64", "5:11", "is not a prefix of hosts"),
+    ("2001:db8:1::/64", "ff00::/64", "5:11", "is not a prefix of hosts"),
+    ("2001:db8:1::/64", "fd00:10::/64", "5:11", "is [nat] prefix6 itself"),
+    ("2001:db8:2::/64", "2001:db8:1::/64", "11:11", "isp1 and isp2 have the same prefix6"),
+    ("gateway6 = \"fd00:1::1\"", "gateway = \"10.0.0.1\"", "5:11", "prefix6 without gateway6"),
+    ("[nat]\nprefix6 = \"fd00:10::/64\"", "", "5:11", "prefix6 without [nat] prefix6"),
+    ("fd00:10::/64", "fd00:10::1/64", "14:11", "has host bits set"),
+    ("fd00:10::/64", "fd00:10::/96", "14:11", "has 96 bits"),
+    ("[nat]", "[nat]\nmode = \"off\"", "15:11", "remove one of the two"),
+];
+
 #[test]
 fn every_mistake_is_shown_where_it_is() {
+    expect(WHOLE, BROKEN);
+    expect(TRANSLATED, BROKEN_PREFIXES);
+}
+
+#[test]
+fn a_refused_prefix_is_not_a_missing_one() {
+    let text = TRANSLATED.replace("fd00:10::/64", "fd00:10::/96");
+    assert_eq!(read(&text).unwrap_err().list.len(), 1);
+}
+
+#[test]
+fn a_prefix_inside_that_nobody_translates_is_refused() {
+    let text = format!("{}[nat]\nprefix6 = \"fd00:10::/64\"", super::SMALLEST);
+    let shown = read(&text).unwrap_err().to_string();
+    assert!(shown.contains("u.toml:11:11\n"), "{shown}");
+    assert!(shown.contains("no uplink has a prefix6"), "{shown}");
+}
+
+fn expect(whole: &str, rows: &[(&str, &str, &str, &str)]) {
     let mut missed = Vec::new();
-    for (from, to, place, fragment) in BROKEN {
-        assert!(WHOLE.contains(from), "{from:?} is not in the file");
-        let text = WHOLE.replacen(from, to, 1);
+    for (from, to, place, fragment) in rows {
+        assert!(whole.contains(from), "{from:?} is not in the file");
+        let text = whole.replacen(from, to, 1);
         let problems = read(&text).expect_err(to).to_string();
         let place = format!("u.toml:{place}\n");
         let mut blocks = problems.split("\n\n");

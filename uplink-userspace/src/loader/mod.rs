@@ -1,17 +1,20 @@
 //! Loads the programs, pins maps and links, and attaches. Pins that an earlier daemon left are
 //! adopted: the maps keep their flows and the links swap programs atomically.
 
+mod cgroup;
+mod clsact;
+mod link;
+mod port;
+
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
-};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{CgroupSockAddr, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -21,16 +24,19 @@ use uplink_common::record::Config;
 use crate::config::Attach;
 use crate::maps::{self, Maps};
 
+pub use cgroup::{directory as cgroup_directory, namespace_cookie};
+pub use clsact::{ClsactPort, has_clsact};
+pub use port::{Port, detach};
+
+use link::Link;
+
 /// The oldest kernel with what the programs need: `bpf_loop`.
 const OLDEST: KernelVersion = KernelVersion::new(5, 17, 0);
 /// The first kernel with tcx links.
 const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 
-/// Where our clsact filter stands among others'.
-const FILTER: (u16, u16) = (50, 1);
-
-const STEER: &str = "uplink_ingress";
-const COUNT: &str = "uplink_count";
+/// Names of pinned links begin with this.
+const PIN_PREFIX: &str = "link_";
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/uplink.bpf.o"));
 
@@ -59,17 +65,12 @@ pub struct Loaded {
     bpffs: PathBuf,
     /// How they are attached.
     pub hook: Hook,
-}
-
-/// An interface and its part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// Interface name.
-    pub name: String,
-    /// Interface index.
-    pub ifindex: u32,
-    /// Client traffic enters here; otherwise what comes back is only counted.
-    pub steers: bool,
+    /// By the name of the pin without its prefix.
+    links: BTreeMap<String, Link>,
+    /// Handles to the maps, to pin them again.
+    pinned: Vec<(&'static str, MapData)>,
+    /// The cgroup whose sockets are steered.
+    host: Option<PathBuf>,
 }
 
 /// Chooses the hook for this kernel.
@@ -164,15 +165,14 @@ impl Loaded {
             loader.map_pin_path(name, bpffs.join(name));
         }
         let mut ebpf = loader.load(OBJECT).context("loading the BPF maps")?;
-        for name in [STEER, COUNT] {
-            program(&mut ebpf, name)?
-                .load()
-                .map_err(|e| refused(e, verbose))?;
-        }
+        load_programs(&mut ebpf).map_err(|e| refused(e, verbose))?;
         Ok(Self {
+            pinned: handles(&ebpf)?,
             ebpf,
             bpffs: bpffs.to_owned(),
             hook,
+            links: BTreeMap::new(),
+            host: None,
         })
     }
 
@@ -184,27 +184,62 @@ impl Loaded {
         Maps::take(&mut self.ebpf)
     }
 
-    /// Attaches to a port, taking over the link or filter of an earlier daemon.
+    /// Pins again what somebody removed, and says what that was.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub fn attach(&mut self, port: &Port) -> Result<()> {
-        let pin = pin_of(&self.bpffs, port.ifindex);
-        let hook = self.hook;
-        let program = program(&mut self.ebpf, if port.steers { STEER } else { COUNT })?;
-        match hook {
-            Hook::Tcx => attach_tcx(program, port, &pin),
-            Hook::Clsact => attach_clsact(program, port),
+    /// When the directory is gone and cannot be made, or a pin is refused.
+    pub fn ensure_pins(&self) -> Result<Vec<String>> {
+        prepare(&self.bpffs)?;
+        let mut repaired = Vec::new();
+        for (name, map) in &self.pinned {
+            let pin = self.bpffs.join(name);
+            if fs::symlink_metadata(&pin).is_err() {
+                map.pin(&pin)
+                    .with_context(|| format!("pinning {}", pin.display()))?;
+                repaired.push((*name).to_owned());
+            }
         }
-        .with_context(|| format!("attaching to {}", port.name))
+        for (name, link) in &self.links {
+            if link.ensure_pinned()? {
+                repaired.push(format!("{PIN_PREFIX}{name}"));
+            }
+        }
+        Ok(repaired)
+    }
+
+    fn pin(&self, link: &str) -> PathBuf {
+        self.bpffs.join(format!("{PIN_PREFIX}{link}"))
+    }
+
+    /// Lets a link go, and with it its program.
+    fn release(&mut self, link: &str) -> Result<()> {
+        self.links.remove(link);
+        remove_pin(&self.pin(link))
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    let program = ebpf
-        .program_mut(name)
-        .with_context(|| format!("the BPF object has no program `{name}`"))?;
-    Ok(program.try_into()?)
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), aya::programs::ProgramError> {
+    for (_, program) in ebpf.programs_mut() {
+        if let Ok(classifier) = <&mut SchedClassifier>::try_from(&mut *program) {
+            classifier.load()?;
+        } else {
+            <&mut CgroupSockAddr>::try_from(program)?.load()?;
+        }
+    }
+    Ok(())
+}
+
+/// Descriptors of our own for every map.
+fn handles(ebpf: &Ebpf) -> Result<Vec<(&'static str, MapData)>> {
+    let mut handles = Vec::new();
+    for name in maps::NAMES {
+        let map = ebpf
+            .map(name)
+            .with_context(|| format!("the BPF object has no map `{name}`"))?;
+        let fd = maps::data(map).fd().as_fd().try_clone_to_owned()?;
+        handles.push((*name, MapData::from_fd(fd)?));
+    }
+    Ok(handles)
 }
 
 fn refused(error: aya::programs::ProgramError, verbose: bool) -> anyhow::Error {
@@ -222,53 +257,6 @@ fn refused(error: aya::programs::ProgramError, verbose: bool) -> anyhow::Error {
         ),
         _ => error.into(),
     }
-}
-
-fn attach_tcx(program: &mut SchedClassifier, port: &Port, pin: &Path) -> Result<()> {
-    if let Ok(pinned) = PinnedLink::from_pin(pin) {
-        let link = SchedClassifierLink::try_from(FdLink::from(pinned))?;
-        if let Ok(id) = program.attach_to_link(link) {
-            // The pin keeps the link; only our descriptor goes.
-            FdLink::try_from(program.take_link(id)?)?;
-            return Ok(());
-        }
-        // Somebody detached it by force, or the interface was made anew (ENOLINK).
-        fs::remove_file(pin).with_context(|| format!("removing {}", pin.display()))?;
-    }
-    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let id = program.attach_with_options(&port.name, TcAttachType::Ingress, order)?;
-    let link = FdLink::try_from(program.take_link(id)?)?;
-    link.pin(pin)
-        .with_context(|| format!("pinning {}", pin.display()))?;
-    Ok(())
-}
-
-fn attach_clsact(program: &mut SchedClassifier, port: &Port) -> Result<()> {
-    let _ = qdisc_add_clsact(&port.name);
-    let (priority, handle) = FILTER;
-    let handle = TcHandle::new(0, handle);
-    let options = NlOptions {
-        priority,
-        handle,
-        classid: None,
-    };
-    let ours = SchedClassifierLink::attached(&port.name, TcAttachType::Ingress, priority, handle, None)?;
-    // Replacing comes first, so that an adopted filter is never missing.
-    let id = match program.attach_to_link(ours) {
-        Ok(id) => id,
-        Err(_) => program.attach_with_options(
-            &port.name,
-            TcAttachType::Ingress,
-            TcAttachOptions::Netlink(options),
-        )?,
-    };
-    // Dropping the link would detach the filter, which has to outlive us.
-    std::mem::forget(program.take_link(id)?);
-    Ok(())
-}
-
-fn pin_of(bpffs: &Path, ifindex: u32) -> PathBuf {
-    bpffs.join(format!("link_{ifindex}"))
 }
 
 fn refuse_other_abi(bpffs: &Path) -> Result<()> {
@@ -304,74 +292,31 @@ fn drop_resized_flows(bpffs: &Path, flows: u32) -> Result<()> {
     Ok(())
 }
 
-/// Detaches from an interface that has no part any more.
-///
-/// # Errors
-/// When the pin cannot be removed.
-pub fn detach(bpffs: &Path, port: &Port) -> Result<()> {
-    for name in [STEER, COUNT] {
-        let _ = qdisc_detach_program(&port.name, TcAttachType::Ingress, name);
-    }
-    let pin = pin_of(bpffs, port.ifindex);
-    if pin.exists() {
-        fs::remove_file(&pin).with_context(|| format!("removing {}", pin.display()))?;
-    }
-    Ok(())
-}
-
 /// Detaches everything and removes all pins; only what is ours. Missing things are fine.
 ///
 /// # Errors
 /// When a pin cannot be removed.
 pub fn remove(bpffs: &Path, clsact: &[ClsactPort]) -> Result<()> {
-    for port in clsact {
-        for name in [STEER, COUNT] {
-            let _ = qdisc_detach_program(&port.name, TcAttachType::Ingress, name);
-        }
-        if port.qdisc_is_ours {
-            remove_empty_clsact(&port.name);
-        }
-    }
+    clsact.iter().for_each(clsact::remove);
     let Ok(entries) = fs::read_dir(bpffs) else {
         return Ok(());
     };
     for entry in entries.flatten() {
         let file = entry.file_name();
         let name = file.to_string_lossy();
-        if maps::NAMES.contains(&&*name) || name.starts_with("link_") {
-            fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+        if maps::NAMES.contains(&&*name) || name.starts_with(PIN_PREFIX) {
+            remove_pin(&entry.path())?;
         }
     }
     let _ = fs::remove_dir(bpffs);
     Ok(())
 }
 
-/// An interface with a filter of ours.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ClsactPort {
-    /// Interface.
-    pub name: String,
-    /// There was no clsact qdisc before us.
-    pub qdisc_is_ours: bool,
-}
-
-/// Whether an interface has a clsact qdisc.
-#[must_use]
-pub fn has_clsact(interface: &str) -> bool {
-    tc(&["qdisc", "show", "dev", interface]).is_some_and(|out| out.contains("clsact"))
-}
-
-/// Somebody else's filters on our qdisc keep it.
-fn remove_empty_clsact(interface: &str) {
-    let empty = |side| tc(&["filter", "show", "dev", interface, side]).is_some_and(|o| o.trim().is_empty());
-    if empty("ingress") && empty("egress") {
-        tc(&["qdisc", "del", "dev", interface, "clsact"]);
+fn remove_pin(pin: &Path) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("removing {}", pin.display()))
+        }
+        _ => Ok(()),
     }
-}
-
-fn tc(args: &[&str]) -> Option<String> {
-    let out = std::process::Command::new("tc").args(args).output().ok()?;
-    out.status
-        .success()
-        .then(|| String::from_utf8_lossy(&out.stdout).into_owned())
 }

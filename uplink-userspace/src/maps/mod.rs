@@ -1,19 +1,25 @@
 //! The BPF maps as user space writes and reads them.
 
-use std::os::fd::AsFd as _;
-use std::ptr::NonNull;
+mod flows;
+mod record;
+mod slots;
 
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
-use uplink_common::record::{Config, Counter, DEFRAGMENTED, Traffic};
-use uplink_common::{
-    ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Pin, Reason, SLOTS, Seed, Slot, Uplink,
-};
+use ipnet::IpNet;
+use uplink_common::record::{Config, Counter, Traffic};
+use uplink_common::{Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, Station, Translation, Uplink};
 
-use crate::config::NatMode;
-use crate::engine::{Path, Selection};
+use crate::engine::Selection;
 use crate::{resolve, table};
+
+pub use flows::count_flows;
+pub use record::{Settings, found_dead, name};
+
+use record::{claims, name_bytes, record, same_name, voided};
+use slots::SlotTable;
 
 /// Name of the flow table; also that of its pin.
 pub const FLOWS: &str = "flows";
@@ -26,6 +32,10 @@ pub const NAMES: &[&str] = &[
     FLOWS,
     "next_hops",
     "locals",
+    "stations",
+    "translations",
+    "bypass",
+    "leaks",
     "counters",
     "sent",
     "received",
@@ -39,6 +49,10 @@ pub struct Maps {
     slots: SlotTable,
     next_hops: HashMap<MapData, NextHop, u32>,
     locals: HashMap<MapData, Addr, u32>,
+    stations: HashMap<MapData, Station, u32>,
+    translations: Array<MapData, Translation>,
+    bypass: LpmTrie<MapData, Addr, u32>,
+    leaks: HashMap<MapData, FlowKey, u32>,
     counters: PerCpuArray<MapData, Counter>,
     sent: PerCpuArray<MapData, Traffic>,
     received: PerCpuArray<MapData, Traffic>,
@@ -49,8 +63,12 @@ pub struct Maps {
 pub struct Addresses {
     /// Route answers that mean an uplink.
     pub next_hops: Vec<(NextHop, u32)>,
-    /// This host's addresses; 0 where it is no uplink's source.
+    /// This host's addresses; 0 where it is no uplink's source, or several uplinks'.
     pub locals: Vec<(Addr, u32)>,
+    /// Gateways by their MAC address.
+    pub stations: Vec<(Station, u32)>,
+    /// Destinations towards which this host's sockets are left alone.
+    pub bypass: Vec<IpNet>,
 }
 
 /// What one uplink carried.
@@ -78,6 +96,10 @@ impl Maps {
             slots: SlotTable::new(take("slots")?)?,
             next_hops: take("next_hops")?.try_into()?,
             locals: take("locals")?.try_into()?,
+            stations: take("stations")?.try_into()?,
+            translations: take("translations")?.try_into()?,
+            bypass: take("bypass")?.try_into()?,
+            leaks: take("leaks")?.try_into()?,
             counters: take("counters")?.try_into()?,
             sent: take("sent")?.try_into()?,
             received: take("received")?.try_into()?,
@@ -129,9 +151,11 @@ impl Maps {
             let mut record = record(u, selection, &old);
             record.families |= if same_name(&old, u) { old.families } else { 0 };
             self.uplinks.set(u32::from(u.id), record, 0)?;
+            self.translations
+                .set(u32::from(u.id), u.translation.unwrap_or_default(), 0)?;
         }
         let highest = uplinks.iter().map(|u| u32::from(u.id)).max().unwrap_or(0);
-        let config = settings.record(bank, highest, before);
+        let config = settings.record(uplinks, bank, highest, before);
         self.config
             .set(0, config, 0)
             .context("switching the slot table")?;
@@ -159,10 +183,61 @@ impl Maps {
     /// Sets which route answers mean an uplink, and which addresses are this host's.
     ///
     /// # Errors
-    /// When the kernel refuses a write (more than 256 next hops or 1,024 addresses).
+    /// When the kernel refuses a write (more than 256 next hops, 1,024 addresses or stations).
     pub fn set_addresses(&mut self, addresses: &Addresses) -> Result<()> {
         replace(&mut self.next_hops, &addresses.next_hops).context("map `next_hops`")?;
-        replace(&mut self.locals, &addresses.locals).context("map `locals`")
+        replace(&mut self.locals, &addresses.locals).context("map `locals`")?;
+        replace(&mut self.stations, &addresses.stations).context("map `stations`")?;
+        self.set_bypass(&addresses.bypass).context("map `bypass`")
+    }
+
+    fn set_bypass(&mut self, prefixes: &[IpNet]) -> Result<()> {
+        let wanted: Vec<(u32, Addr)> = if prefixes.len() > BYPASS_CAPACITY {
+            // Rather steer no socket at all than one that is somebody else's.
+            vec![(0, Addr::default())]
+        } else {
+            prefixes.iter().map(trie_prefix).collect()
+        };
+        for (length, address) in &wanted {
+            self.bypass.insert(&Key::new(*length, *address), 0, 0)?;
+        }
+        let present: Vec<Key<Addr>> = self.bypass.keys().filter_map(Result::ok).collect();
+        let kept: std::collections::HashSet<(u32, [u8; 16])> =
+            wanted.iter().map(|(l, a)| (*l, a.0)).collect();
+        for key in present {
+            if !kept.contains(&(key.prefix_len(), key.data().0)) {
+                self.bypass.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the flows that were seen leaving without NAT since the last call.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn take_leaks(&mut self) -> Result<Vec<FlowKey>> {
+        let leaked: Vec<FlowKey> = self.leaks.keys().filter_map(Result::ok).collect();
+        for key in &leaked {
+            match self.leaks.remove(key) {
+                // An old one may have made room meanwhile.
+                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(leaked)
+    }
+
+    /// Tells the programs that the daemon lives.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn heartbeat(&mut self, now_s: u32) -> Result<()> {
+        let config = Config {
+            heartbeat_s: now_s,
+            ..self.config()?
+        };
+        Ok(self.config.set(0, config, 0)?)
     }
 
     /// Voids what flows were told while routes were different: the pins on the kernel's routes.
@@ -229,141 +304,23 @@ impl Maps {
     }
 }
 
-/// What goes into the configuration record beside the bank.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Our bits of the mark.
-    pub mask: uplink_common::mark::Mask,
-    /// Secret of the hash, kept across restarts.
-    pub seed: Seed,
-    /// Tells whether conntrack reassembles fragments.
-    pub nat: NatMode,
+/// Room in the map `bypass`, as the BPF object declares it.
+const BYPASS_CAPACITY: usize = 16_384;
+
+/// A prefix as the trie counts it: over the 16 bytes of an [`Addr`].
+fn trie_prefix(net: &IpNet) -> (u32, Addr) {
+    const MAPPED: u32 = 96;
+    let own = u32::from(net.prefix_len());
+    let length = if net.addr().is_ipv4() { MAPPED + own } else { own };
+    (length, Addr::from(net.network()))
 }
 
-impl Settings {
-    fn record(&self, bank: u32, uplinks: u32, before: Config) -> Config {
-        let flags = if self.nat == NatMode::Masquerade {
-            DEFRAGMENTED
-        } else {
-            0
-        };
-        let (mask, shift) = (self.mask.bits(), self.mask.shift());
-        let uplinks = if before.abi == ABI {
-            uplinks.max(before.uplinks)
-        } else {
-            uplinks
-        };
-        Config {
-            abi: ABI,
-            mask,
-            shift,
-            bank,
-            uplinks,
-            flags,
-            seed: self.seed,
-            ..before
-        }
+/// The data of a map, whatever its type.
+pub(crate) fn data(map: &Map) -> &MapData {
+    match map {
+        Map::Array(d) | Map::PerCpuArray(d) | Map::HashMap(d) | Map::LruHashMap(d) | Map::LpmTrie(d) => d,
+        other => unreachable!("the BPF object has no map of this type: {other:?}"),
     }
-}
-
-/// Live pins by uplink id; 0 is the kernel's own routes.
-///
-/// # Errors
-/// When the pin cannot be opened.
-pub fn count_flows(pin: &std::path::Path) -> Result<Vec<u64>> {
-    let map = MapData::from_pin(pin).with_context(|| format!("opening {}", pin.display()))?;
-    let flows: HashMap<_, FlowKey, Pin> = Map::from_map_data(map)?.try_into()?;
-    let mut count = vec![0; MAX_UPLINKS as usize + 1];
-    // Entries that go or come meanwhile are counted or not: this is a figure for people.
-    for (_, pin) in flows.iter().filter_map(Result::ok) {
-        if let Some(n) = count.get_mut(pin.uplink as usize) {
-            *n += 1;
-        }
-    }
-    Ok(count)
-}
-
-/// Paths that the records call unserved: an earlier daemon had found them dead.
-#[must_use]
-pub fn found_dead(records: &[(u8, Uplink)], uplinks: &[resolve::Uplink]) -> Vec<Path> {
-    let mut dead = Vec::new();
-    for u in uplinks {
-        let Some((_, record)) = records.iter().find(|(id, r)| *id == u.id && same_name(r, u)) else {
-            continue;
-        };
-        for family in Family::ALL {
-            if u.leg(family).is_some() && record.families & family.bit() == 0 {
-                dead.push(Path { uplink: u.id, family });
-            }
-        }
-    }
-    dead
-}
-
-/// The name in a record.
-#[must_use]
-pub fn name(record: &Uplink) -> String {
-    let end = record
-        .name
-        .iter()
-        .position(|b| *b == 0)
-        .unwrap_or(record.name.len());
-    String::from_utf8_lossy(&record.name[..end]).into_owned()
-}
-
-fn claims(uplinks: &[resolve::Uplink], selection: &Selection, family: Family) -> Vec<table::Claim> {
-    let serving = selection.family(family);
-    let claim = |u: &resolve::Uplink| {
-        let weight = serving.weight(u.id);
-        (weight > 0).then(|| table::Claim {
-            id: u.id,
-            name: u.name.clone(),
-            weight,
-        })
-    };
-    uplinks.iter().filter_map(claim).collect()
-}
-
-fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
-    let serves = |family: Family| {
-        if selection.family(family).weight(u.id) > 0 {
-            family.bit()
-        } else {
-            0
-        }
-    };
-    let fresh = u32::from(!same_name(old, u));
-    Uplink {
-        generation: old.generation.map(|g| g.wrapping_add(fresh)),
-        weight: u.weight,
-        built_weight: u.weight,
-        families: serves(Family::V4) | serves(Family::V6),
-        mark: u.mark,
-        host_mark: u.host_mark,
-        ifindex: u.ifindex,
-        source: Family::ALL.map(|f| u.leg(f).map_or(Addr::default(), |leg| leg.source.into())),
-        name: name_bytes(&u.name),
-    }
-}
-
-fn voided(id: u8, mut record: Uplink, selection: &Selection) -> Uplink {
-    for path in selection.voided.iter().filter(|p| p.uplink == id) {
-        let generation = &mut record.generation[path.family as usize];
-        *generation = generation.wrapping_add(1);
-    }
-    record
-}
-
-fn same_name(record: &Uplink, u: &resolve::Uplink) -> bool {
-    record.name == name_bytes(&u.name)
-}
-
-fn name_bytes(name: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    for (to, from) in bytes.iter_mut().zip(name.bytes().take(15)) {
-        *to = from;
-    }
-    bytes
 }
 
 /// Makes a hash map hold exactly these entries: adds first, so that nothing is missing meanwhile.
@@ -380,71 +337,4 @@ fn replace<K: aya::Pod + PartialEq>(map: &mut HashMap<MapData, K, u32>, wanted: 
         map.remove(&key)?;
     }
     Ok(())
-}
-
-/// The slot table in our address space: a whole table is written by plain stores, without
-/// 65,537 system calls.
-struct SlotTable {
-    memory: NonNull<u8>,
-    length: usize,
-    _map: MapData,
-}
-
-/// Elements of an array map lie at multiples of eight bytes (`array_map_alloc` of the kernel).
-const STRIDE: usize = 8;
-
-impl SlotTable {
-    fn new(map: Map) -> Result<Self> {
-        let Map::Array(map) = map else {
-            bail!("the map `slots` is no array")
-        };
-        let length = SLOTS as usize * STRIDE;
-        // SAFETY: a fresh shared mapping of a map that is kept open beside it.
-        let memory = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                std::os::fd::AsRawFd::as_raw_fd(&map.fd().as_fd()),
-                0,
-            )
-        };
-        if memory == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error()).context("mapping the map `slots`");
-        }
-        let memory = NonNull::new(memory.cast()).context("mapping the map `slots`")?;
-        Ok(Self {
-            memory,
-            length,
-            _map: map,
-        })
-    }
-
-    /// Fills one bank of every slot.
-    fn write(&mut self, bank: usize, v4: &[u8], v6: &[u8]) {
-        for (i, (v4, v6)) in v4.iter().zip(v6).enumerate().take(SLOTS as usize) {
-            // SAFETY: `i` is below SLOTS, so slot and both banks lie within the mapping; single
-            // bytes, which the program reads whole.
-            unsafe {
-                let slot = self.memory.as_ptr().add(i * STRIDE).cast::<Slot>();
-                (&raw mut (*slot).v4)
-                    .cast::<u8>()
-                    .add(bank & 1)
-                    .write_volatile(*v4);
-                (&raw mut (*slot).v6)
-                    .cast::<u8>()
-                    .add(bank & 1)
-                    .write_volatile(*v6);
-            }
-        }
-        std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
-    }
-}
-
-impl Drop for SlotTable {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made, with its length.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.length) };
-    }
 }

@@ -1,0 +1,116 @@
+use super::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+/// Runs `test` against a socket whose requests `answer` takes.
+fn with_server<F: Future<Output = ()>>(answer: fn(Request), test: impl FnOnce(PathBuf) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let dir = tempfile::tempdir().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime.unwrap(), async {
+        let (send, mut requests) = mpsc::channel(1);
+        local.spawn_local(serve(bind(&path(dir.path())).unwrap(), send));
+        local.spawn_local(async move {
+            while let Some(request) = requests.recv().await {
+                answer(request);
+            }
+        });
+        test(dir.path().into()).await;
+    });
+}
+
+fn echo(request: Request) {
+    let (method, parameters) = (request.method, request.parameters);
+    request.reply.finish(match &*method {
+        "echo" => Ok(parameters),
+        method => Err(Error::method_not_found(method)),
+    });
+}
+
+fn in_parts(request: Request) {
+    assert!(request.more);
+    std::thread::spawn(move || {
+        let mut parts = 0..10;
+        assert!(parts.all(|n| request.reply.part(json!({ "n": n }), n < 9)));
+    });
+}
+
+#[test]
+fn parameters_go_there_and_back() {
+    with_server(echo, |dir| async move {
+        let sent = json!({ "name": "isp1", "n": [1, 2] });
+        assert_eq!(call(&dir, "echo", sent.clone()).await.unwrap(), sent);
+        let error = call(&dir, "nonsense", json!({})).await.unwrap_err();
+        let error = error.downcast_ref::<Error>().unwrap();
+        assert_eq!(error.name, METHOD_NOT_FOUND);
+        assert_eq!(error.parameters["method"], "nonsense");
+        assert!(error.to_string().starts_with("unknown method nonsense"));
+    });
+}
+
+#[test]
+fn an_answer_comes_in_parts() {
+    with_server(in_parts, |dir| async move {
+        let mut seen = Vec::new();
+        let take = |part: Value| {
+            seen.push(part["n"].as_u64());
+            Ok(())
+        };
+        stream(&dir, "parts", json!({}), take).await.unwrap();
+        assert_eq!(seen, (0..10).map(Some).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_reply_that_is_dropped_means_that_the_daemon_is_stopping() {
+    with_server(drop, |dir| async move {
+        let error = call(&dir, "echo", json!({})).await.unwrap_err();
+        assert_eq!(error.downcast_ref::<Error>().unwrap().name, STOPPING);
+    });
+}
+
+/// Bytes as they are, and all that comes back before the server hangs up or falls silent.
+async fn raw(dir: &Path, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(path(dir)).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn garbage_is_answered_by_an_error() {
+    with_server(echo, |dir| async move {
+        let long = vec![b'x'; 70_000];
+        let rows: [&[u8]; 7] = [
+            b"\0",
+            b"{}\0",
+            b"[1]\0",
+            b"{\"method\": 7}\0",
+            b"{\"method\": \"echo\", \"parameters\": 3}\0",
+            b"\xff\xfe\0",
+            &long,
+        ];
+        for row in rows {
+            let answer = raw(&dir, row).await;
+            assert!(
+                answer.contains(INVALID_PARAMETER) && answer.ends_with('\0'),
+                "{answer:?}"
+            );
+        }
+        let nested = format!("{{\"method\": \"echo\", \"parameters\": {}\0", "[".repeat(60_000));
+        assert!(raw(&dir, nested.as_bytes()).await.contains(INVALID_PARAMETER));
+    });
+}
+
+#[test]
+fn a_connection_takes_several_calls_and_those_that_want_no_answer() {
+    with_server(echo, |dir| async move {
+        let calls =
+            b"{\"method\":\"echo\",\"oneway\":true}\0{\"method\":\"echo\",\"parameters\":{\"a\":1}}\0\
+                      {\"method\":\"echo\",\"parameters\":null,\"upgrade\":false}\0";
+        let answer = raw(&dir, calls).await;
+        assert_eq!(answer, "{\"parameters\":{\"a\":1}}\0{\"parameters\":{}}\0");
+    });
+}

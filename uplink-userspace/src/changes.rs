@@ -1,0 +1,171 @@
+//! What a new configuration changes, in the words of the file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{At, Config, Gateway, Uplink};
+
+/// The difference between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Names of new uplinks.
+    pub added: Vec<String>,
+    /// Names of uplinks that are gone.
+    pub removed: Vec<String>,
+    /// Keys with another value, by the uplink's name.
+    pub changed: BTreeMap<String, Vec<String>>,
+    /// Other tables of the file with another value in them, such as `probe`.
+    pub sections: Vec<String>,
+}
+
+impl Changes {
+    /// What leads from one configuration to the other.
+    #[must_use]
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut changed = BTreeMap::new();
+        for uplink in &old.uplinks {
+            let keys = find(new, uplink).map_or_else(Vec::new, |u| keys(uplink, u));
+            if !keys.is_empty() {
+                changed.insert(uplink.name.value.clone(), keys);
+            }
+        }
+        Self {
+            added: missing(new, old),
+            removed: missing(old, new),
+            changed,
+            sections: sections(old, new),
+        }
+    }
+}
+
+fn find<'c>(config: &'c Config, uplink: &Uplink) -> Option<&'c Uplink> {
+    config.uplinks.iter().find(|u| u.name.value == uplink.name.value)
+}
+
+/// Names in `here` that `there` lacks.
+fn missing(here: &Config, there: &Config) -> Vec<String> {
+    let missing = here.uplinks.iter().filter(|u| find(there, u).is_none());
+    missing.map(|u| u.name.value.clone()).collect()
+}
+
+/// Places in the file are no difference, so values are compared one by one.
+fn keys(a: &Uplink, b: &Uplink) -> Vec<String> {
+    let hop = |g: &Option<Gateway>| g.as_ref().map(|g| g.address.value);
+    let source = |g: &Option<Gateway>| g.as_ref().and_then(|g| Some(g.source.as_ref()?.value));
+    let prefix = |u: &Uplink| u.prefix6.as_ref().map(|p| p.external.value);
+    let rows = [
+        ("interface", a.interface.value != b.interface.value),
+        ("gateway", hop(&a.v4) != hop(&b.v4)),
+        ("source", source(&a.v4) != source(&b.v4)),
+        ("gateway6", hop(&a.v6) != hop(&b.v6)),
+        ("source6", source(&a.v6) != source(&b.v6)),
+        ("weight", a.weight != b.weight),
+        ("tier", a.tier != b.tier),
+        ("mtu", a.mtu != b.mtu),
+        ("prefix6", prefix(a) != prefix(b)),
+        ("table", a.table.value != b.table.value),
+    ];
+    named(&rows)
+}
+
+fn sections(a: &Config, b: &Config) -> Vec<String> {
+    let names = |list: &[At<String>]| list.iter().map(|n| n.value.clone()).collect::<Vec<_>>();
+    let local = |c: &Config| (c.local.enabled, c.local.cgroup.value.clone());
+    let nat = |c: &Config| {
+        let n = &c.nat;
+        let prefix = n.prefix6.as_ref().map(|p| p.value);
+        (n.mode, n.on_failover, n.on_failback, n.drain_time, prefix)
+    };
+    let rows = [
+        ("lan", names(&a.lan) != names(&b.lan)),
+        ("local", local(a) != local(b)),
+        ("nat", nat(a) != nat(b)),
+        ("probe", a.probe != b.probe),
+        ("kernel", a.kernel != b.kernel),
+    ];
+    named(&rows)
+}
+
+fn named(rows: &[(&str, bool)]) -> Vec<String> {
+    let changed = rows.iter().filter(|(_, changed)| *changed);
+    changed.map(|(name, _)| (*name).to_owned()).collect()
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uplinks = self.changed.iter();
+        let uplinks = uplinks.map(|(name, keys)| format!("{name} ({})", keys.join(", ")));
+        let sections = self.sections.iter().map(|s| format!("[{s}]"));
+        let changed: Vec<String> = uplinks.chain(sections).collect();
+        let mut parts = Vec::new();
+        for (what, list) in [
+            ("added", &self.added),
+            ("removed", &self.removed),
+            ("changed", &changed),
+        ] {
+            if !list.is_empty() {
+                parts.push(format!("{what} {}", list.join(", ")));
+            }
+        }
+        match parts.is_empty() {
+            true => f.write_str("nothing has changed"),
+            false => f.write_str(&parts.join("; ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const FILE: &str = r#"[[uplink]]
+name = "isp1"
+interface = "eth0"
+gateway = "192.168.1.1"
+
+[[uplink]]
+name = "isp2"
+interface = "eth0"
+gateway = "10.0.0.1"
+"#;
+
+    fn told(new: &str) -> String {
+        let read = |text: &str| crate::config::parse(Path::new("u.toml"), text.into()).unwrap();
+        Changes::between(&read(FILE), &read(new)).to_string()
+    }
+
+    #[test]
+    fn a_summary_reads_like_this() {
+        assert_eq!(told(FILE), "nothing has changed");
+        assert_eq!(told(&format!("# a comment\n{FILE}")), "nothing has changed");
+        let new = FILE
+            .replace("isp2", "isp3")
+            .replace("192.168.1.1\"", "192.168.1.2\"\nweight = 3");
+        let new = format!("{new}[probe]\nfall = 2\n[nat]\non_failback = \"drain\"");
+        let expected = "added isp3; removed isp2; changed isp1 (gateway, weight), [nat], [probe]";
+        assert_eq!(told(&new), expected);
+    }
+
+    #[test]
+    fn every_key_of_an_uplink_is_told() {
+        #[rustfmt::skip] // One row, one line.
+        let rows = [
+            ("interface = \"eth0\"", "interface = \"eth1\"", "isp1 (interface)"),
+            ("192.168.1.1\"", "192.168.1.1\"\nsource = \"192.168.1.9\"", "isp1 (source)"),
+            ("192.168.1.1\"", "192.168.1.1\"\ngateway6 = \"fd00::1\"", "isp1 (gateway6)"),
+            ("192.168.1.1\"", "192.168.1.1\"\ntier = 2", "isp1 (tier)"),
+            ("192.168.1.1\"", "192.168.1.1\"\nmtu = 1400", "isp1 (mtu)"),
+            ("192.168.1.1\"", "192.168.1.1\"\ntable = 9", "isp1 (table)"),
+            ("192.168.1.1\"", "192.168.1.1\"\ngateway6 = \"fd00::1\"\nprefix6 = \"fd01::/64\"\n[nat]\nprefix6 = \"fd02::/64\"", "isp1 (gateway6, prefix6), [nat]"),
+            ("[[uplink]]", "[lan]\ninterfaces = [\"eth0\"]\n[[uplink]]", "[lan]"),
+            ("[[uplink]]", "[local]\ncgroup = \"/a\"\n[[uplink]]", "[local]"),
+            ("[[uplink]]", "[kernel]\nstale_after = \"1min\"\n[[uplink]]", "[kernel]"),
+        ];
+        for (from, to, expected) in rows {
+            assert_eq!(told(&FILE.replacen(from, to, 1)), format!("changed {expected}"));
+        }
+    }
+}

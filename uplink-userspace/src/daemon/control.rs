@@ -1,0 +1,291 @@
+//! Answers to what people ask and order over the control socket.
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::{Daemon, Sources};
+use crate::api::{self, Error, Reply};
+use crate::config;
+use crate::engine::{Event, Path};
+use crate::flows::{self, Counts, Newest, Uplinks};
+use crate::health::Verdict;
+use crate::resolve::Uplink;
+use crate::state::State;
+use crate::status::{self, Status, Warning};
+use crate::{flow_map, maps};
+
+/// Flows in one message where the client takes several.
+const FLOWS_IN_A_PART: usize = 1000;
+/// Flows in an answer of one message.
+const FLOWS_AT_ONCE: usize = 10_000;
+/// Flows in any answer.
+const FLOWS_MOST: usize = 1_000_000;
+/// Listings of flows at one time: each may hold a copy of the whole table.
+static LISTINGS: Semaphore = Semaphore::const_new(1);
+
+/// Parameters of `Drain` and `Enable`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+}
+
+/// Parameters of `Flows`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    uplink: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Parameters of a method that takes none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl Daemon {
+    pub(super) async fn answer(&mut self, request: api::Request, from: &mut Sources) {
+        let api::Request {
+            method,
+            parameters,
+            more,
+            reply,
+        } = request;
+        match &*method {
+            api::STATUS => self.answer_status(parameters, reply),
+            api::FLOWS => self.answer_flows(parameters, more, reply),
+            api::DRAIN => reply.finish(self.drain(parameters).await),
+            api::ENABLE => reply.finish(self.enable(parameters).await),
+            api::RELOAD => reply.finish(self.answer_reload(parameters, from).await),
+            _ => reply.finish(Err(Error::method_not_found(&method))),
+        }
+    }
+
+    fn answer_status(&self, parameters: Value, reply: Reply) {
+        let status = read::<Nothing>(parameters)
+            .and_then(|Nothing {}| Ok((self.status().map_err(failed)?, self.pins().map_err(failed)?)));
+        let (status, uplinks) = match status {
+            Ok(status) => status,
+            Err(e) => return reply.finish(Err(e)),
+        };
+        let ids: Vec<u8> = self.engine.uplinks().iter().map(|u| u.id).collect();
+        let pin = self.options.bpffs.join(maps::FLOWS);
+        // Counting pins reads the whole flow table: not on the thread that steers.
+        tokio::task::spawn_blocking(move || {
+            let status = with_flows(status, &ids, &uplinks, &pin);
+            reply.finish(status.map_err(|e| Error::of(&e)));
+        });
+    }
+
+    fn answer_flows(&self, parameters: Value, more: bool, reply: Reply) {
+        let asked = read::<Wanted>(parameters).and_then(|wanted| {
+            let uplinks = self.pins().map_err(failed)?;
+            let named = wanted.uplink.as_deref().map(|name| self.named(name));
+            let id = named.transpose()?.map(|u| u32::from(u.id));
+            let most = if more { FLOWS_MOST } else { FLOWS_AT_ONCE };
+            let limit = wanted.limit.unwrap_or(most).min(most);
+            Ok((uplinks, Newest::new(limit, id)))
+        });
+        let (uplinks, newest) = match asked {
+            Ok(asked) => asked,
+            Err(e) => return reply.finish(Err(e)),
+        };
+        let pin = self.options.bpffs.join(maps::FLOWS);
+        tokio::task::spawn_local(async move {
+            let Ok(_turn) = LISTINGS.acquire().await else {
+                return;
+            };
+            let listing = tokio::task::spawn_blocking(move || list(&uplinks, newest, &pin, more, reply));
+            let _ = listing.await;
+        });
+    }
+
+    async fn drain(&mut self, parameters: Value) -> Result<Value, Error> {
+        let name = read::<Named>(parameters)?.name;
+        let id = self.named(&name)?.id;
+        if self.engine.is_drained(id) {
+            return Ok(json!({ "changed": false, "text": format!("{name} is drained already") }));
+        }
+        let refused = |refusal| Error::new(api::REFUSED, refusal);
+        self.engine.may_drain(id).map_err(refused)?;
+        let mut drained = self.engine.drained();
+        drained.push(name.clone());
+        self.remember_drained(drained).map_err(failed)?;
+        self.handle(Event::Drain(id)).await;
+        let text = match self.engine.is_recalled(id) {
+            true => format!("{name} is drained, but takes new flows until another uplink answers"),
+            false => format!(
+                "{name} takes no new flows; those it has finish there (`uplink status` shows how many are left)"
+            ),
+        };
+        tracing::info!("by hand: {text}");
+        Ok(json!({ "changed": true, "text": text }))
+    }
+
+    async fn enable(&mut self, parameters: Value) -> Result<Value, Error> {
+        let name = read::<Named>(parameters)?.name;
+        let id = self.named(&name)?.id;
+        if !self.engine.is_drained(id) {
+            return Ok(json!({ "changed": false, "text": format!("{name} was not drained") }));
+        }
+        let mut drained = self.engine.drained();
+        drained.retain(|n| *n != name);
+        self.remember_drained(drained).map_err(failed)?;
+        self.handle(Event::Enable(id)).await;
+        let text = format!("{name} {}", self.outlook(id));
+        tracing::info!("by hand: {text}");
+        Ok(json!({ "changed": true, "text": text }))
+    }
+
+    /// What an uplink that is wanted does now, or waits for.
+    fn outlook(&self, id: u8) -> &'static str {
+        let paths = uplink_common::Family::ALL.map(|family| Path { uplink: id, family });
+        let serves = |p: &Path| self.engine.selection().family(p.family).weight(p.uplink) > 0;
+        if paths.iter().any(serves) {
+            return "takes new flows again";
+        }
+        match paths.iter().any(|p| self.engine.verdict(*p) == Verdict::Down) {
+            true => "is enabled, and takes new flows as soon as it answers",
+            false => "is enabled, and stands by for a better tier",
+        }
+    }
+
+    /// On disk first: what people were told must survive the daemon.
+    fn remember_drained(&self, drained: Vec<String>) -> Result<()> {
+        let dir = &self.options.runtime_dir;
+        let mut state =
+            State::read(dir)?.context("the daemon's state file is gone: reload to write it anew")?;
+        state.drained = drained;
+        state.write(dir)
+    }
+
+    async fn answer_reload(&mut self, parameters: Value, from: &mut Sources) -> Result<Value, Error> {
+        let Nothing {} = read(parameters)?;
+        let changes = self.reload_now(from).await.map_err(|e| Error::of(&e))?;
+        serde_json::to_value(changes).map_err(|e| failed(e.into()))
+    }
+
+    fn named(&self, name: &str) -> Result<&Uplink, Error> {
+        let uplinks = self.engine.uplinks();
+        uplinks.iter().find(|u| u.name == name).ok_or_else(|| {
+            let names: Vec<&str> = uplinks.iter().map(|u| &*u.name).collect();
+            let there_are = format!("there are: {}", names.join(", "));
+            let help = config::suggest(name, names.iter().copied(), &there_are);
+            let message = format!("there is no uplink {}: {help}", config::shown(name));
+            Error::new(api::NO_SUCH_UPLINK, message)
+        })
+    }
+
+    /// What tells valid pins from void ones.
+    fn pins(&self) -> Result<Uplinks> {
+        let mut uplinks = Uplinks::default();
+        for (id, record) in self.maps.uplinks()? {
+            uplinks.insert(id, maps::name(&record), record.generation);
+        }
+        Ok(uplinks)
+    }
+
+    pub(super) fn announce_recall(&self, path: Path) {
+        if let Some(u) = self.engine.uplinks().iter().find(|u| u.id == path.uplink) {
+            tracing::warn!(
+                "{} was drained by hand and takes new flows all the same: no other uplink answers",
+                u.name
+            );
+        }
+    }
+
+    fn status(&self) -> Result<Status> {
+        let mut uplinks = Vec::new();
+        for u in self.engine.uplinks() {
+            let carried = self.maps.carried(u.id)?;
+            uplinks.push(status::Uplink {
+                rx_bytes: carried.received.bytes,
+                tx_bytes: carried.sent.bytes,
+                ..status::uplink(&self.engine, u)
+            });
+        }
+        let counters = self.maps.counters()?;
+        Ok(Status {
+            version: status::VERSION,
+            config: self.config.file.path.display().to_string(),
+            since: humantime::format_rfc3339_seconds(self.since).to_string(),
+            attach: self.loaded.hook.to_string(),
+            uplinks,
+            policies: Vec::new(),
+            packets: counters
+                .into_iter()
+                .map(|(r, n)| (r.name().to_owned(), n))
+                .collect(),
+            repairs: self.repairs.to_status(),
+            warnings: self.warnings(),
+        })
+    }
+
+    /// Standing conditions that need attention now.
+    fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = self.warnings.clone();
+        let alive = |u: &Uplink| status::health(&self.engine, u).0 != status::State::Down;
+        if !self.engine.uplinks().iter().any(alive) {
+            warnings.push(Warning {
+                code: "all-down".into(),
+                text: "no uplink answers; traffic keeps using the last good table".into(),
+                remedy: "check the links and the probe targets".into(),
+            });
+        }
+        let recalled = |u: &&Uplink| self.engine.is_recalled(u.id);
+        for u in self.engine.uplinks().iter().filter(recalled) {
+            warnings.push(Warning {
+                code: "drained-in-use".into(),
+                text: format!(
+                    "{} is drained, but no other uplink answers, so it takes new flows",
+                    u.name
+                ),
+                remedy: "bring another uplink back before you unplug this one".into(),
+            });
+        }
+        warnings
+    }
+}
+
+fn failed(error: anyhow::Error) -> Error {
+    Error::of(&error)
+}
+
+fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, Error> {
+    serde_json::from_value(parameters).map_err(|e| Error::new(api::INVALID_PARAMETER, e))
+}
+
+fn with_flows(mut status: Status, ids: &[u8], uplinks: &Uplinks, pin: &std::path::Path) -> Result<Value> {
+    let now_s = flow_map::now_s();
+    let mut counts = Counts::default();
+    flow_map::read(pin, |key, pin| counts.add(uplinks, key, pin, now_s))?;
+    for (u, id) in status.uplinks.iter_mut().zip(ids) {
+        u.set_flows(counts.of(*id));
+    }
+    Ok(serde_json::to_value(status)?)
+}
+
+/// Answers with the newest flows, in as many messages as it takes.
+fn list(uplinks: &Uplinks, mut newest: Newest, pin: &std::path::Path, more: bool, reply: Reply) {
+    let now_s = flow_map::now_s();
+    if let Err(e) = flow_map::read(pin, |key, pin| newest.add(uplinks, key, pin)) {
+        return reply.finish(Err(Error::of(&e)));
+    }
+    let total = newest.total();
+    let pins = newest.finish();
+    let size = if more { FLOWS_IN_A_PART } else { FLOWS_AT_ONCE };
+    let parts = pins.len().div_ceil(size).max(1);
+    let mut chunks = pins.chunks(size);
+    for part in 1..=parts {
+        let chunk = chunks.next().unwrap_or_default().iter();
+        let flows: Vec<_> = chunk
+            .filter_map(|(key, pin)| flows::flow(uplinks, key, pin, now_s))
+            .collect();
+        if !reply.part(json!({ "flows": flows, "total": total }), part < parts) {
+            return;
+        }
+    }
+}

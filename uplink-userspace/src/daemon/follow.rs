@@ -1,0 +1,71 @@
+//! The host changes under a running daemon: addresses, interfaces, routes.
+
+use anyhow::Result;
+
+use super::failover::family_name;
+use super::repair::Cause;
+use super::{Daemon, Sources, start};
+use crate::repairs::Kind;
+use crate::resolve;
+use crate::status::Warning;
+
+impl Daemon {
+    /// Looks at the host anew: uplinks get the addresses and interfaces of now, and everything
+    /// that hangs on them follows.
+    pub(super) async fn look_again(&mut self, from: &mut Sources) {
+        if let Err(e) = self.follow(from).await {
+            tracing::error!("following the host's changes: {e:#}");
+        }
+        self.repair(Cause::Routes).await;
+    }
+
+    async fn follow(&mut self, from: &mut Sources) -> Result<()> {
+        self.snapshot().await?;
+        let followed = resolve::follow(&self.config, &self.host, self.engine.uplinks());
+        let unusable = followed.unusable.iter().map(|u| Warning {
+            code: "unusable".into(),
+            text: format!("{} ({}): {}", u.name, family_name(u.family), u.reason),
+            remedy: "give the interface its address back; uplink follows by itself".into(),
+        });
+        self.replace_warnings(&["unusable"], unusable);
+        let uplinks = followed.uplinks.clone();
+        self.followed = followed;
+        if uplinks == self.engine.uplinks() {
+            return Ok(());
+        }
+        let commands = self.engine.readdress(uplinks);
+        self.carry_out(commands).await;
+        self.follow_ports()?;
+        let uplinks: Vec<String> = self.engine.uplinks().iter().map(described).collect();
+        self.note(Kind::Addresses, &uplinks.join("; "));
+        (from.probers, from.probes) = self.probers()?;
+        Ok(())
+    }
+
+    /// An interface that was made anew has another index, and no programs.
+    fn follow_ports(&mut self) -> Result<()> {
+        let ports = start::ports(&self.config, &self.host, self.engine.uplinks());
+        let gone: Vec<_> = self
+            .ports
+            .iter()
+            .filter(|p| !ports.contains(p))
+            .cloned()
+            .collect();
+        for port in &ports {
+            self.loaded.attach(port)?;
+        }
+        for port in gone {
+            if ports.iter().all(|p| p.ifindex != port.ifindex) {
+                self.loaded.detach(&port)?;
+            }
+        }
+        self.ports = ports;
+        Ok(())
+    }
+}
+
+fn described(u: &resolve::Uplink) -> String {
+    let legs = [u.v4, u.v6].into_iter().flatten();
+    let sources: Vec<String> = legs.map(|leg| leg.source.to_string()).collect();
+    format!("{} uses {} on {}", u.name, sources.join(" and "), u.interface)
+}

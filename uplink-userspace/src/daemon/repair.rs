@@ -1,0 +1,257 @@
+//! The kernel's state against the plan: compute what should be, apply the difference, and say
+//! what others had changed.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use uplink_common::{Family, FlowKey};
+
+use super::{Daemon, start};
+use crate::plan::Plan;
+use crate::repairs::Kind;
+use crate::resolve::Uplink;
+use crate::status::Warning;
+use crate::{conntrack, inspect, links, nat, shadow, sysctl};
+
+/// Who made the difference that is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// We: a new table, a new configuration.
+    Ours,
+    /// Somebody else, if there is one.
+    Others,
+    /// Somebody else, and routes may have moved: what flows were told about the kernel's own
+    /// routes is void.
+    Routes,
+}
+
+impl Daemon {
+    /// Applies the difference; a failure is said once and shown in `status` while it lasts.
+    pub(super) async fn repair(&mut self, cause: Cause) {
+        let failed = match self.snapshot().await {
+            Ok(()) => self.apply(cause).await.err(),
+            Err(e) => Some(e),
+        };
+        self.report("repair-failed", failed.map(|e| format!("{e:#}")));
+    }
+
+    /// Raises or ends a standing warning about our own work.
+    fn report(&mut self, code: &str, failed: Option<String>) {
+        let before = self.warnings.iter().position(|w| w.code == code);
+        let before = before.map(|i| self.warnings.remove(i).text);
+        match (failed, before) {
+            (Some(text), before) => {
+                if before.as_ref() != Some(&text) {
+                    tracing::error!("the kernel's state is not as it should be: {text}");
+                }
+                self.warnings.push(Warning {
+                    code: code.into(),
+                    text,
+                    remedy: "it is tried again every few seconds; `journalctl -u uplink` has the history"
+                        .into(),
+                });
+            }
+            (None, Some(_)) => tracing::info!("the kernel's state is as it should be again"),
+            (None, None) => {}
+        }
+    }
+
+    /// The host as it is now. A gateway whose MAC address is being asked for keeps its last one.
+    pub(super) async fn snapshot(&mut self) -> Result<()> {
+        let mut host = links::snapshot(self.config.kernel.protocol).await?;
+        self.gateways
+            .keep_known(&mut host, &self.host, self.engine.uplinks());
+        self.host = host;
+        Ok(())
+    }
+
+    fn plan(&self) -> Plan {
+        let usable = |u: &Uplink, family: Family| {
+            start::is_running(&self.host, u) && self.followed.is_usable(u, family)
+        };
+        inspect::plan(&self.config, &self.engine, usable)
+    }
+
+    async fn apply(&mut self, cause: Cause) -> Result<()> {
+        let plan = self.plan();
+        let changes = self.routes.apply(&plan).await?;
+        if cause == Cause::Ours {
+            tracing::debug!(?changes, "routing");
+        } else {
+            if changes.rules > 0 {
+                self.note(Kind::Rules, &format!("{} rules were missing", changes.rules));
+            }
+            if changes.routes > 0 {
+                self.note(Kind::Routes, &format!("{} routes were missing", changes.routes));
+            }
+        }
+        self.repair_nft_to(&plan, cause).await?;
+        for change in sysctl::apply(&plan.sysctls)? {
+            match cause {
+                Cause::Ours => tracing::info!("sysctl {change}"),
+                _ => self.note(Kind::Sysctls, &change.to_string()),
+            }
+        }
+        self.set_addresses()?;
+        if cause == Cause::Routes {
+            self.maps.routes_changed()?;
+        }
+        self.look_for_shadows();
+        Ok(())
+    }
+
+    /// Only the nftables table: after somebody changed the ruleset.
+    pub(super) async fn repair_nft(&mut self) {
+        let plan = self.plan();
+        if let Err(e) = self.repair_nft_to(&plan, Cause::Others).await {
+            self.report("repair-failed", Some(format!("{e:#}")));
+        }
+    }
+
+    async fn repair_nft_to(&mut self, plan: &Plan, cause: Cause) -> Result<()> {
+        if nat::present().await?.as_deref() == nat::hash(&plan.nft) {
+            self.changed_nft = None;
+            return Ok(());
+        }
+        nat::apply(&plan.nft).await?;
+        if cause != Cause::Ours {
+            let who = self.changed_nft.take();
+            let who = who.map_or_else(String::new, |p| format!(" by {} (process {})", p.name, p.pid));
+            self.note(Kind::Nft, &format!("the table inet uplink was changed{who}"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_addresses(&mut self) -> Result<()> {
+        let addresses = start::addresses(&self.host, self.engine.uplinks(), &self.config.kernel);
+        self.maps.set_addresses(&addresses)
+    }
+
+    /// Programs and pins, which nobody tells us about.
+    pub(super) async fn repair_programs(&mut self) {
+        let mut failed = None;
+        match self.loaded.ensure_pins() {
+            Ok(names) if names.is_empty() => {}
+            Ok(names) => self.note(Kind::Pins, &names.join(", ")),
+            Err(e) => failed = Some(format!("{e:#}")),
+        }
+        for port in self.ports.clone() {
+            if self.host.interface(&port.name).map(|i| i.index) != Some(port.ifindex) {
+                continue;
+            }
+            match self.loaded.ensure(&port).await {
+                Ok(names) if names.is_empty() => {}
+                Ok(names) => self.note(Kind::Program, &names.join(", ")),
+                Err(e) => failed = Some(format!("{e:#}")),
+            }
+        }
+        match self.attach_host() {
+            names if names.is_empty() => {}
+            names => self.note(Kind::Program, &names.join(", ")),
+        }
+        self.report("programs", failed);
+    }
+
+    /// Attaches the programs of this host's sockets where that is wanted and possible; where not,
+    /// `status` says so, and the kernel's multipath route spreads them.
+    pub(super) fn attach_host(&mut self) -> Vec<String> {
+        let attached = start::attach_host(&mut self.loaded, &self.config.local);
+        let (names, failed) = match attached {
+            Ok(names) => (names, None),
+            Err(e) => (Vec::new(), Some(format!("{e:#}"))),
+        };
+        let code = "local-steering-off";
+        let known = self.warnings.iter().any(|w| w.code == code);
+        match failed {
+            Some(text) if !known => {
+                tracing::warn!("this host's own connections are not steered: {text}");
+                self.warnings.push(Warning {
+                    code: code.into(),
+                    text,
+                    remedy: "correct [local] cgroup, or say enabled = false".into(),
+                });
+            }
+            Some(_) => {}
+            None => self.warnings.retain(|w| w.code != code),
+        }
+        names
+    }
+
+    /// Connections that left without NAT start anew, now that it is there.
+    pub(super) async fn repair_leaks(&mut self) {
+        let leaked = match self.maps.take_leaks() {
+            Ok(leaked) => leaked,
+            Err(e) => return tracing::warn!("reading what left without NAT: {e:#}"),
+        };
+        if leaked.is_empty() {
+            return;
+        }
+        self.repair_nft().await;
+        self.restart(&leaked).await;
+    }
+
+    async fn restart(&mut self, leaked: &[FlowKey]) {
+        match conntrack::delete_flows(leaked).await {
+            Ok(n) => {
+                let text = format!(
+                    "{} flows left without NAT, {n} connections start anew",
+                    leaked.len()
+                );
+                self.note(Kind::Untranslated, &text);
+            }
+            Err(e) => tracing::error!("{} flows left without NAT and stay so: {e:#}", leaked.len()),
+        }
+    }
+
+    /// Tells the programs that we live.
+    pub(super) fn heartbeat(&mut self) {
+        if let Err(e) = self.maps.heartbeat(boot_s()) {
+            tracing::warn!("the heartbeat is not written: {e:#}");
+        }
+    }
+
+    /// What stands in front of our rules, and gateways that cannot be told apart.
+    fn look_for_shadows(&mut self) {
+        let found = shadow::shadowing(&self.host, self.engine.uplinks(), &self.config.kernel);
+        let shared = crate::stations::stations(&self.host, self.engine.uplinks()).shared;
+        let shared = shared.into_iter().map(|(a, b)| shared_mac(&a, &b));
+        self.replace_warnings(
+            &["shadowed", "mark-overlap", "shared-mac"],
+            found.into_iter().chain(shared),
+        );
+    }
+
+    /// Makes the standing warnings of these codes the ones that are found now.
+    pub(super) fn replace_warnings(&mut self, codes: &[&str], found: impl Iterator<Item = Warning>) {
+        let (before, mut now): (Vec<Warning>, Vec<Warning>) = std::mem::take(&mut self.warnings)
+            .into_iter()
+            .partition(|w| codes.contains(&&*w.code));
+        for warning in found {
+            if !before.contains(&warning) {
+                tracing::warn!("{}: {}", warning.code, warning.text);
+            }
+            now.push(warning);
+        }
+        self.warnings = now;
+    }
+}
+
+fn shared_mac(a: &str, b: &str) -> Warning {
+    Warning {
+        code: "shared-mac".into(),
+        text: format!(
+            "the gateways of {a} and {b} have one MAC address: what comes in is told apart by its destination address alone"
+        ),
+        remedy: "give each uplink a source address of its own, or an interface of its own".into(),
+    }
+}
+
+/// Seconds since boot, as the programs count them.
+pub(super) fn boot_s() -> u32 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    let now = now.map_or_else(
+        |_| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        Duration::from,
+    );
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,465 @@
+use super::*;
+use crate::weights::tests::uplink;
+use proptest::prelude::*;
+
+const SETTINGS: Settings = Settings {
+    thresholds: Thresholds { fall: 3, rise: 5 },
+    targets: [1, 0],
+};
+
+fn engine() -> Engine {
+    Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 1)], SETTINGS, &[], &[])
+}
+
+/// The second is in reserve.
+fn tiers() -> Engine {
+    Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 2)], SETTINGS, &[], &[])
+}
+
+fn path(uplink: u8) -> Path {
+    Path {
+        uplink,
+        family: Family::V4,
+    }
+}
+
+fn answered(id: u8, round: u64) -> Event {
+    Event::Answered {
+        path: path(id),
+        round,
+        rtt: Duration::from_millis(10),
+    }
+}
+
+fn answer(e: &mut Engine, id: u8, rounds: std::ops::Range<u64>) -> Vec<Command> {
+    rounds.flat_map(|round| e.handle(answered(id, round))).collect()
+}
+
+fn lose(e: &mut Engine, id: u8, rounds: std::ops::Range<u64>) -> Vec<Command> {
+    rounds
+        .flat_map(|round| {
+            e.handle(Event::Lost {
+                path: path(id),
+                round,
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn everybody_is_used_before_anything_is_known() {
+    assert_eq!(engine().selection().v4, Serving(vec![(1, 3), (2, 1)]));
+}
+
+#[test]
+fn a_dead_uplink_leaves_the_table_before_its_connections_are_forgotten() {
+    let mut e = engine();
+    e.handle(answered(2, 0));
+    let commands = lose(&mut e, 1, 0..3);
+    let [Command::Publish(s), Command::Abandon(p), Command::Announce(c)] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(s.v4, Serving(vec![(2, 1)]));
+    assert_eq!(s.voided, vec![path(1)]);
+    assert_eq!(*p, path(1));
+    assert_eq!((c.to, c.kept), (Verdict::Down, false));
+}
+
+#[test]
+fn with_all_dead_the_last_good_table_stays() {
+    let mut e = engine();
+    lose(&mut e, 1, 0..3);
+    let commands = lose(&mut e, 2, 0..3);
+    assert_eq!(
+        commands,
+        [Command::Announce(Change {
+            path: path(2),
+            to: Verdict::Down,
+            kept: true
+        })]
+    );
+    assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
+}
+
+#[test]
+fn the_first_to_return_after_a_blackout_serves_and_the_dead_are_abandoned_once() {
+    let mut e = engine();
+    lose(&mut e, 1, 0..3);
+    lose(&mut e, 2, 0..3);
+    let commands: Vec<_> = (10..15).flat_map(|r| e.handle(answered(1, r))).collect();
+    let [Command::Publish(s), Command::Abandon(p), Command::Announce(_)] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(s.v4, Serving(vec![(1, 3)]));
+    assert_eq!(*p, path(2));
+}
+
+#[test]
+fn a_returning_uplink_abandons_nobody() {
+    let mut e = engine();
+    lose(&mut e, 1, 0..3);
+    let commands: Vec<_> = (10..15).flat_map(|r| e.handle(answered(1, r))).collect();
+    assert!(matches!(&commands[..], [Command::Publish(s), Command::Announce(_)] if s.voided.is_empty()));
+    assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
+}
+
+#[test]
+fn what_an_earlier_daemon_found_dead_is_not_tried_on_users() {
+    let e = Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 1)], SETTINGS, &[path(1)], &[]);
+    assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
+}
+
+#[test]
+fn when_all_fail_together_nobody_is_thrown_out() {
+    let mut e = engine();
+    e.handle(answered(1, 0));
+    e.handle(answered(2, 0));
+    let before = e.selection().clone();
+    for round in 1..10 {
+        for id in [1, 2] {
+            let commands = lose(&mut e, id, round..round + 1);
+            assert!(
+                commands.iter().all(|c| matches!(c, Command::Announce(_))),
+                "{commands:?}"
+            );
+        }
+    }
+    for round in 10..20 {
+        for id in [1, 2] {
+            let commands = e.handle(answered(id, round));
+            assert!(
+                commands.iter().all(|c| matches!(c, Command::Announce(_))),
+                "{commands:?}"
+            );
+        }
+    }
+    assert_eq!(*e.selection(), before);
+}
+
+#[test]
+fn a_failover_that_was_held_comes_with_the_others_first_answer() {
+    let mut e = engine();
+    e.handle(answered(1, 0));
+    e.handle(answered(2, 0));
+    lose(&mut e, 2, 1..2);
+    lose(&mut e, 1, 1..4);
+    assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
+    let commands = e.handle(answered(2, 2));
+    assert!(matches!(&commands[..], [Command::Publish(_), Command::Abandon(p)] if *p == path(1)));
+    assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
+}
+
+#[test]
+fn a_drained_uplink_takes_no_new_flows_and_keeps_the_old_ones() {
+    let mut e = engine();
+    let commands = e.handle(Event::Drain(1));
+    assert!(matches!(&commands[..], [Command::Publish(s)] if s.voided.is_empty()));
+    assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
+    assert_eq!(e.drained(), ["isp1"]);
+    assert!(e.handle(Event::Drain(1)).is_empty());
+    assert!(matches!(&e.handle(Event::Enable(1))[..], [Command::Publish(_)]));
+    assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
+    assert!(e.handle(Event::Enable(1)).is_empty() && e.drained().is_empty());
+}
+
+#[test]
+fn a_drained_uplink_that_dies_is_abandoned() {
+    let mut e = engine();
+    e.handle(Event::Drain(1));
+    let commands = lose(&mut e, 1, 0..3);
+    let [Command::Publish(s), Command::Abandon(p), Command::Announce(_)] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!((&s.voided, *p), (&vec![path(1)], path(1)));
+    assert!(e.selection().voided.is_empty());
+    // Its pins are void by then, so a second death has nothing to void.
+    answer(&mut e, 1, 3..8);
+    assert!(matches!(&lose(&mut e, 1, 8..11)[..], [Command::Announce(_)]));
+}
+
+#[test]
+fn a_drained_uplink_that_dies_last_is_abandoned_with_the_others_first_answer() {
+    let mut e = engine();
+    answer(&mut e, 2, 0..1);
+    e.handle(Event::Drain(1));
+    lose(&mut e, 2, 1..2);
+    assert!(matches!(&lose(&mut e, 1, 1..4)[..], [Command::Announce(_)]));
+    let commands = answer(&mut e, 2, 2..3);
+    assert!(matches!(&commands[..], [Command::Publish(_), Command::Abandon(p)] if *p == path(1)));
+}
+
+#[test]
+fn the_last_one_of_a_family_cannot_be_drained() {
+    let mut e = engine();
+    e.handle(Event::Drain(1));
+    let refusal = e.may_drain(2).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        "isp2 is the only uplink left for IPv4: enable another first"
+    );
+    assert!(e.handle(Event::Drain(2)).is_empty() && !e.is_drained(2));
+    assert!(e.may_drain(1).is_ok() && e.may_drain(9).is_ok());
+
+    let mut e = engine();
+    lose(&mut e, 1, 0..3);
+    let refusal = e.may_drain(2).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        "isp2 is the only uplink left for IPv4: the others are down"
+    );
+    assert!(e.may_drain(1).is_ok());
+
+    let e = Engine::new(vec![uplink(1, 1, 1)], SETTINGS, &[], &[]);
+    let refusal = e.may_drain(1).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        "isp1 is the only uplink left for IPv4: no other one carries it"
+    );
+}
+
+#[test]
+fn a_drained_uplink_serves_when_all_others_are_dead() {
+    let mut e = engine();
+    answer(&mut e, 1, 0..1);
+    e.handle(Event::Drain(1));
+    let commands = lose(&mut e, 2, 0..3);
+    let [
+        Command::Publish(s),
+        Command::Abandon(dead),
+        Command::Recall(back),
+        Command::Announce(c),
+    ] = &commands[..]
+    else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(s.v4, Serving(vec![(1, 3)]));
+    assert_eq!((*dead, *back, c.kept), (path(2), path(1), false));
+    assert!(e.is_recalled(1));
+    // The others come back: it is out again, and what it carries finishes there.
+    let commands = answer(&mut e, 2, 3..8);
+    assert!(matches!(&commands[..], [Command::Publish(s), Command::Announce(_)] if s.voided.is_empty()));
+    assert!(!e.is_recalled(1));
+}
+
+#[test]
+fn a_lost_probe_of_the_last_one_recalls_nobody() {
+    let mut e = engine();
+    e.handle(Event::Drain(1));
+    assert!(lose(&mut e, 2, 0..2).is_empty());
+    assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
+}
+
+#[test]
+fn a_drain_while_the_other_fails_comes_with_its_first_answer() {
+    let mut e = engine();
+    lose(&mut e, 2, 0..1);
+    assert!(e.handle(Event::Drain(1)).is_empty());
+    assert!(e.is_recalled(1));
+    assert!(matches!(
+        &answer(&mut e, 2, 1..2)[..],
+        [Command::Publish(_), Command::Announce(_)]
+    ));
+    assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
+}
+
+#[test]
+fn drained_stays_drained_over_a_restart() {
+    let uplinks = vec![uplink(1, 3, 1), uplink(2, 1, 1)];
+    let drained = ["isp1".to_owned(), "gone".to_owned()];
+    let mut e = Engine::new(uplinks.clone(), SETTINGS, &[], &drained);
+    assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
+    assert_eq!(e.drained(), ["isp1"]);
+    // Flows of before are still on it.
+    answer(&mut e, 2, 0..1);
+    let commands = lose(&mut e, 1, 0..3);
+    assert!(commands.contains(&Command::Abandon(path(1))), "{commands:?}");
+
+    let e = Engine::new(uplinks, SETTINGS, &[path(2)], &drained);
+    assert_eq!(e.selection().v4, Serving(vec![(1, 3)]));
+}
+
+#[test]
+fn only_drained_ones_are_left_after_a_reload() {
+    let e = Engine::new(vec![uplink(1, 3, 1)], SETTINGS, &[], &["isp1".to_owned()]);
+    assert_eq!(e.selection().v4, Serving(vec![(1, 3)]));
+}
+
+#[test]
+fn a_better_tier_that_comes_back_retires_the_reserve() {
+    let mut e = tiers();
+    lose(&mut e, 1, 0..3);
+    assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
+    assert!(e.void(path(2)).is_empty(), "it serves");
+    let commands = answer(&mut e, 1, 3..8);
+    let [Command::Publish(s), Command::Retire(p), Command::Announce(_)] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!((&s.voided, *p), (&vec![], path(2)));
+    let commands = e.void(path(2));
+    let [Command::Publish(s), Command::Abandon(p)] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!((&s.v4, &s.voided), (&Serving(vec![(1, 3)]), &vec![path(2)]));
+    assert_eq!(*p, path(2));
+    assert!(e.void(path(9)).is_empty(), "it is not configured");
+}
+
+#[test]
+fn a_reserve_that_dies_with_flows_on_it_is_abandoned() {
+    let mut e = tiers();
+    lose(&mut e, 1, 0..3);
+    answer(&mut e, 1, 3..8);
+    let commands = lose(&mut e, 2, 0..3);
+    assert!(matches!(&commands[..], [Command::Publish(_), Command::Abandon(p), _] if *p == path(2)));
+}
+
+/// What can happen to one of three uplinks.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Answer,
+    Loss,
+    Drain,
+    Enable,
+    Void,
+}
+
+fn happenings() -> impl Strategy<Value = Vec<(u8, Happening)>> {
+    let one = prop_oneof![
+        8 => Just(Happening::Answer),
+        8 => Just(Happening::Loss),
+        1 => Just(Happening::Drain),
+        1 => Just(Happening::Enable),
+        1 => Just(Happening::Void),
+    ];
+    // Runs, since single losses and answers flip nobody.
+    let runs = prop::collection::vec((1u8..=3, one, 1usize..8), 0..120);
+    runs.prop_map(|runs| {
+        let repeat = |(id, what, n)| std::iter::repeat_n((id, what), n);
+        runs.into_iter().flat_map(repeat).collect()
+    })
+}
+
+fn happen(e: &mut Engine, id: u8, what: Happening, round: u64) -> Vec<Command> {
+    e.handle(match what {
+        Happening::Answer => answered(id, round),
+        Happening::Loss => Event::Lost {
+            path: path(id),
+            round,
+        },
+        Happening::Drain => Event::Drain(id),
+        Happening::Enable => Event::Enable(id),
+        Happening::Void => return e.void(path(id)),
+    })
+}
+
+/// Three uplinks on two tiers, and which of them may have flows.
+struct Model {
+    engine: Engine,
+    holders: std::collections::BTreeSet<u8>,
+}
+
+impl Model {
+    fn dead(&self, id: u8) -> bool {
+        self.engine.verdict(path(id)) == Verdict::Down
+    }
+
+    fn answers(&self, id: u8) -> bool {
+        !self.dead(id) && !self.engine.failing(path(id))
+    }
+
+    /// The first command publishes; who is abandoned is dead, or was asked to be; who is
+    /// retired lives; neither serves.
+    fn follow(&mut self, commands: &[Command], asked: Option<u8>) {
+        for (i, command) in commands.iter().enumerate() {
+            match command {
+                Command::Publish(s) => {
+                    assert_eq!(i, 0);
+                    assert_eq!(s.v4, self.engine.selection().v4);
+                    self.holders.extend(s.v4.0.iter().map(|(id, _)| id));
+                    s.voided
+                        .iter()
+                        .for_each(|p| assert!(self.holders.remove(&p.uplink) || asked.is_some()));
+                }
+                Command::Abandon(p) => {
+                    assert!(!self.engine.serves(*p) && (self.dead(p.uplink) || asked == Some(p.uplink)));
+                }
+                Command::Retire(p) => {
+                    assert!(!self.engine.serves(*p) && !self.dead(p.uplink));
+                    assert!(!self.engine.is_drained(p.uplink));
+                }
+                Command::Recall(p) => assert!(self.engine.is_recalled(p.uplink)),
+                Command::Announce(_) => {}
+            }
+        }
+    }
+
+    fn check(&self) {
+        let serving: Vec<u8> = self.engine.selection().v4.0.iter().map(|(id, _)| *id).collect();
+        let ids = [1, 2, 3];
+        let wanted = ids
+            .iter()
+            .any(|id| self.answers(*id) && !self.engine.is_drained(*id));
+        let living = ids.iter().any(|id| self.answers(*id));
+        let alive = ids
+            .iter()
+            .any(|id| !self.dead(*id) && !self.engine.is_drained(*id));
+        assert!(!serving.is_empty());
+        for id in ids {
+            let silent = self.dead(id) && self.engine.failing(path(id));
+            let serves = serving.contains(&id);
+            // While a wanted one answers: no drained, no dead one serves, and no dead one
+            // keeps flows.
+            assert!(!(wanted && serves && (self.engine.is_drained(id) || silent)));
+            assert!(!(wanted && !serves && self.dead(id) && self.holders.contains(&id)));
+            // While only drained ones answer, they do better than the dead.
+            assert!(!serves || !silent || !living || alive || self.returning(&serving));
+        }
+    }
+
+    /// Somebody who serves is about to be up again.
+    fn returning(&self, serving: &[u8]) -> bool {
+        let mut wanted = serving.iter().filter(|id| !self.engine.is_drained(**id));
+        wanted.any(|id| self.dead(*id) && !self.engine.failing(path(*id)))
+    }
+}
+
+proptest! {
+    #[test]
+    fn drained_tiers_never_leave_people_on_a_dead_uplink(
+        happenings in happenings(),
+        was_down in prop::collection::vec(1u8..=3, 0..3),
+        drained in prop::collection::vec(1u8..=3, 0..3),
+    ) {
+        let uplinks = vec![uplink(1, 3, 1), uplink(2, 1, 1), uplink(3, 1, 2)];
+        let was_down: Vec<_> = was_down.into_iter().map(path).collect();
+        let drained: Vec<_> = drained.into_iter().map(|id| format!("isp{id}")).collect();
+        let engine = Engine::new(uplinks, SETTINGS, &was_down, &drained);
+        let holders = (1..=3).filter(|id| !was_down.contains(&path(*id)) || engine.serves(path(*id)));
+        let mut model = Model { holders: holders.collect(), engine };
+        model.check();
+        for (round, (id, what)) in happenings.into_iter().enumerate() {
+            let commands = happen(&mut model.engine, id, what, round as u64);
+            let asked = matches!(what, Happening::Void).then_some(id);
+            model.follow(&commands, asked);
+            model.check();
+        }
+    }
+
+    /// Whatever is answered and lost: somebody always serves, and nobody who is dead and
+    /// silent does while another one is known to answer.
+    #[test]
+    fn never_a_dead_uplink_while_one_lives(events in prop::collection::vec((1u8..=2, any::<bool>()), 0..500)) {
+        let mut e = engine();
+        for (round, (id, ok)) in events.into_iter().enumerate() {
+            let round = round as u64;
+            e.handle(if ok { answered(id, round) } else { Event::Lost { path: path(id), round } });
+            let serving = &e.selection().v4.0;
+            prop_assert!(!serving.is_empty());
+            let dead = |id: &u8| e.verdict(path(*id)) == Verdict::Down;
+            let answers = [1, 2].iter().any(|id| !dead(id) && !e.failing(path(*id)));
+            for (id, _) in serving {
+                prop_assert!(!answers || !dead(id) || !e.failing(path(*id)));
+            }
+        }
+    }
+}

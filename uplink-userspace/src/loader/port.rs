@@ -1,0 +1,138 @@
+//! The programs of an interface, on its way in and on its way out.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::tc::{TcAttachOptions, TcAttachType};
+use aya::programs::{LinkOrder, SchedClassifier};
+
+use super::link::Link;
+use super::{Hook, Loaded, PIN_PREFIX, clsact, remove_pin};
+
+const STEER: &str = "uplink_ingress";
+const COUNT: &str = "uplink_count";
+const EGRESS: &str = "uplink_egress";
+
+/// Every program that an interface may have.
+pub(super) const PROGRAMS: [&str; 3] = [STEER, COUNT, EGRESS];
+
+/// Both ways.
+pub(super) const SIDES: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
+
+/// An interface and its part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Interface name.
+    pub name: String,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Client traffic enters here; otherwise what comes back is only counted.
+    pub steers: bool,
+}
+
+impl Port {
+    const fn program(&self, side: TcAttachType) -> &'static str {
+        match side {
+            TcAttachType::Egress => EGRESS,
+            _ if self.steers => STEER,
+            _ => COUNT,
+        }
+    }
+
+    fn link(&self, side: TcAttachType) -> String {
+        match side {
+            TcAttachType::Egress => format!("{}_egress", self.ifindex),
+            _ => self.ifindex.to_string(),
+        }
+    }
+}
+
+impl Loaded {
+    /// Attaches to a port, taking over what an earlier daemon left there, or makes sure that it is
+    /// so. Returns what had to be attached.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(&mut self, port: &Port) -> Result<Vec<String>> {
+        let mut attached = Vec::new();
+        for side in SIDES {
+            let done = match self.hook {
+                Hook::Tcx => self.attach_tcx(port, side),
+                Hook::Clsact => clsact::attach(program(&mut self.ebpf, port.program(side))?, port, side),
+            };
+            if done.with_context(|| format!("attaching to {}", port.name))? {
+                attached.push(format!("{} at {}", port.program(side), port.name));
+            }
+        }
+        Ok(attached)
+    }
+
+    /// As [`Self::attach`] for a port that has its programs, where somebody may have detached them.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn ensure(&mut self, port: &Port) -> Result<Vec<String>> {
+        if self.hook == Hook::Clsact && clsact::present(port).await? {
+            return Ok(Vec::new());
+        }
+        self.attach(port)
+    }
+
+    /// Detaches from a port.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn detach(&mut self, port: &Port) -> Result<()> {
+        for side in SIDES {
+            self.links.remove(&port.link(side));
+        }
+        detach(&self.bpffs, port)
+    }
+
+    fn attach_tcx(&mut self, port: &Port, side: TcAttachType) -> Result<bool> {
+        let name = port.link(side);
+        let pin = self.pin(&name);
+        let adopted = self.links.remove(&name).map(|link| (link, false));
+        let adopted = adopted.or_else(|| Link::adopt(&pin).map(|link| (link, true)));
+        let program = program(&mut self.ebpf, port.program(side))?;
+        if let Some((link, new)) = adopted
+            && link.update(program.fd()?.as_fd()).is_ok()
+        {
+            self.links.insert(name, link);
+            return Ok(new);
+        }
+        // Somebody detached it by force, or the interface was made anew (ENOLINK).
+        remove_pin(&pin)?;
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = program.attach_with_options(&port.name, side, order)?;
+        let link = FdLink::try_from(program.take_link(id)?)?;
+        self.links.insert(name, Link::keep(link, &pin)?);
+        Ok(true)
+    }
+}
+
+/// Detaches from an interface that has no part any more.
+///
+/// # Errors
+/// When the pin cannot be removed.
+pub fn detach(bpffs: &Path, port: &Port) -> Result<()> {
+    clsact::detach(&port.name);
+    for side in SIDES {
+        let pin = bpffs.join(format!("{PIN_PREFIX}{}", port.link(side)));
+        if fs::symlink_metadata(&pin).is_ok() {
+            remove_pin(&pin)?;
+        }
+    }
+    Ok(())
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the BPF object has no program `{name}`"))?;
+    Ok(program.try_into()?)
+}

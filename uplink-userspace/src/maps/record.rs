@@ -1,0 +1,150 @@
+//! The records: from what user space knows to what the programs read.
+
+use uplink_common::record::{Config, DEFRAGMENTED, TRANSIT, TRANSLATES, UNTRANSLATED_LEAK};
+use uplink_common::{ABI, Addr, Family, Seed, Uplink};
+
+use crate::config::NatMode;
+use crate::engine::{Path, Selection};
+use crate::{resolve, table};
+
+/// What goes into the configuration record beside the bank.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Our bits of the mark.
+    pub mask: uplink_common::mark::Mask,
+    /// Secret of the hash, kept across restarts.
+    pub seed: Seed,
+    /// Tells whether conntrack reassembles fragments, and whose addresses may leave.
+    pub nat: NatMode,
+    /// Cookie of our network namespace.
+    pub netns: u64,
+    /// Silence of the daemon, in seconds, after which new flows are left to the kernel; 0: never.
+    pub stale_after_s: u32,
+}
+
+impl Settings {
+    pub(super) fn record(
+        &self,
+        uplinks: &[resolve::Uplink],
+        bank: u32,
+        highest: u32,
+        before: Config,
+    ) -> Config {
+        let known = before.abi == ABI;
+        Config {
+            abi: ABI,
+            mask: self.mask.bits(),
+            shift: self.mask.shift(),
+            bank,
+            uplinks: if known {
+                highest.max(before.uplinks)
+            } else {
+                highest
+            },
+            flags: self.flags(uplinks),
+            seed: self.seed,
+            netns: self.netns,
+            heartbeat_s: before.heartbeat_s,
+            stale_after_s: self.stale_after_s,
+        }
+    }
+
+    fn flags(&self, uplinks: &[resolve::Uplink]) -> u32 {
+        let translates = uplinks.iter().any(|u| u.translation.is_some());
+        let mut flags = match self.nat {
+            NatMode::Masquerade => DEFRAGMENTED | UNTRANSLATED_LEAK,
+            NatMode::Off => TRANSIT,
+        };
+        if translates {
+            flags |= TRANSIT | TRANSLATES;
+        }
+        flags
+    }
+}
+
+/// Paths that the records call unserved: an earlier daemon had found them dead.
+#[must_use]
+pub fn found_dead(records: &[(u8, Uplink)], uplinks: &[resolve::Uplink]) -> Vec<Path> {
+    let mut dead = Vec::new();
+    for u in uplinks {
+        let Some((_, record)) = records.iter().find(|(id, r)| *id == u.id && same_name(r, u)) else {
+            continue;
+        };
+        for family in Family::ALL {
+            if u.leg(family).is_some() && record.families & family.bit() == 0 {
+                dead.push(Path { uplink: u.id, family });
+            }
+        }
+    }
+    dead
+}
+
+/// The name in a record.
+#[must_use]
+pub fn name(record: &Uplink) -> String {
+    let end = record
+        .name
+        .iter()
+        .position(|b| *b == 0)
+        .unwrap_or(record.name.len());
+    String::from_utf8_lossy(&record.name[..end]).into_owned()
+}
+
+pub(super) fn claims(
+    uplinks: &[resolve::Uplink],
+    selection: &Selection,
+    family: Family,
+) -> Vec<table::Claim> {
+    let serving = selection.family(family);
+    let claim = |u: &resolve::Uplink| {
+        let weight = serving.weight(u.id);
+        (weight > 0).then(|| table::Claim {
+            id: u.id,
+            name: u.name.clone(),
+            weight,
+        })
+    };
+    uplinks.iter().filter_map(claim).collect()
+}
+
+pub(super) fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
+    let serves = |family: Family| {
+        if selection.family(family).weight(u.id) > 0 {
+            family.bit()
+        } else {
+            0
+        }
+    };
+    let fresh = u32::from(!same_name(old, u));
+    Uplink {
+        generation: old.generation.map(|g| g.wrapping_add(fresh)),
+        weight: u.weight,
+        built_weight: u.weight,
+        families: serves(Family::V4) | serves(Family::V6),
+        mark: u.mark,
+        host_mark: u.host_mark,
+        ifindex: u.ifindex,
+        source: Family::ALL.map(|f| u.leg(f).map_or(Addr::default(), |leg| leg.source.into())),
+        name: name_bytes(&u.name),
+    }
+}
+
+pub(super) fn voided(id: u8, mut record: Uplink, selection: &Selection) -> Uplink {
+    for path in selection.voided.iter().filter(|p| p.uplink == id) {
+        let generation = &mut record.generation[path.family as usize];
+        *generation = generation.wrapping_add(1);
+    }
+    record
+}
+
+pub(super) fn same_name(record: &Uplink, u: &resolve::Uplink) -> bool {
+    record.name == name_bytes(&u.name)
+}
+
+pub(super) fn name_bytes(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(name.bytes().take(15)) {
+        *to = from;
+    }
+    bytes
+}

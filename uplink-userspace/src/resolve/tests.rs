@@ -1,0 +1,161 @@
+use super::*;
+use std::path::Path;
+
+pub(super) const FILE: &str = r#"
+[[uplink]]
+name = "isp1"
+interface = "eth0"
+gateway = "192.168.1.1"
+gateway6 = "fe80::1"
+
+[[uplink]]
+name = "isp2"
+interface = "eth0"
+gateway = "10.0.0.1"
+"#;
+
+pub(super) fn host() -> Host {
+    let addresses = [
+        "192.168.1.100/24",
+        "10.0.0.2/16",
+        "fe80::2/64",
+        "fd00::2/64",
+        "2001:db8::2/64",
+    ];
+    let addresses = addresses.map(|a| a.parse().unwrap()).to_vec();
+    let eth0 = Interface {
+        index: 7,
+        name: "eth0".into(),
+        running: true,
+        addresses,
+        deprecated: vec![],
+    };
+    let lan0 = Interface {
+        index: 8,
+        name: "lan0".into(),
+        running: true,
+        addresses: vec!["10.9.0.1/24".parse().unwrap()],
+        deprecated: vec![],
+    };
+    Host {
+        interfaces: vec![eth0, lan0],
+        foreign_tables: vec![77],
+        ..Host::default()
+    }
+}
+
+pub(super) fn config(text: &str) -> Config {
+    config::parse(Path::new("u.toml"), text.into()).unwrap()
+}
+
+fn ids(pairs: &[(&str, u8)], config: &Config) -> Vec<u8> {
+    let old = pairs.iter().map(|(n, id)| ((*n).to_owned(), *id)).collect();
+    resolve(config, &host(), &old)
+        .unwrap()
+        .iter()
+        .map(|u| u.id)
+        .collect()
+}
+
+#[test]
+fn the_articles_scenario_finds_its_sources() {
+    let uplinks = resolve(&config(FILE), &host(), &BTreeMap::new()).unwrap();
+    let v4 = uplinks[1].v4.unwrap();
+    assert_eq!(v4.source.to_string(), "10.0.0.2");
+    assert_eq!(v4.prefix.to_string(), "10.0.0.0/16");
+    let first = &uplinks[0];
+    assert_eq!(
+        (first.id, first.ifindex, first.table, first.mark),
+        (1, 7, 20_001, 0x100_0000)
+    );
+    assert_eq!(
+        (uplinks[1].id, uplinks[1].table, uplinks[1].mark),
+        (2, 20_002, 0x200_0000)
+    );
+}
+
+#[test]
+fn behind_a_link_local_gateway_the_source_is_global() {
+    let uplinks = resolve(&config(FILE), &host(), &BTreeMap::new()).unwrap();
+    let v6 = uplinks[0].leg(Family::V6).unwrap();
+    assert_eq!(v6.source.to_string(), "2001:db8::2");
+    assert_eq!(v6.prefix.to_string(), "fe80::/64");
+    let given = FILE.replace("\"fe80::1\"", "\"fe80::1\"\nsource6 = \"fd00::2\"");
+    let uplinks = resolve(&config(&given), &host(), &BTreeMap::new()).unwrap();
+    assert_eq!(uplinks[0].v6.unwrap().source.to_string(), "fd00::2");
+}
+
+#[test]
+fn ids_stay_with_the_names() {
+    let c = config(FILE);
+    assert_eq!(ids(&[], &c), [1, 2]);
+    assert_eq!(ids(&[("isp2", 1)], &c), [2, 1]);
+    assert_eq!(ids(&[("isp1", 5), ("isp2", 3)], &c), [5, 3]);
+    assert_eq!(ids(&[("isp1", 0), ("isp2", 65)], &c), [1, 2]);
+    assert_eq!(ids(&[("isp1", 4), ("isp2", 4)], &c), [4, 1]);
+}
+
+#[test]
+fn a_new_uplink_does_not_inherit_a_removed_ones_connections_while_there_is_room() {
+    let c = config(FILE);
+    assert_eq!(ids(&[("gone", 1), ("isp1", 2)], &c), [2, 3]);
+    let narrow = config(&format!("{FILE}[kernel]\nfwmark_mask = \"0x3\""));
+    assert_eq!(ids(&[("a", 1), ("b", 2), ("c", 3)], &narrow), [1, 2]);
+    assert_eq!(ids(&[("isp2", 9)], &narrow), [1, 2]);
+}
+
+#[test]
+fn the_lan_is_where_the_uplinks_are_unless_told() {
+    assert_eq!(lan_interfaces(&config(FILE)), ["eth0"]);
+    let told = format!("{FILE}[lan]\ninterfaces = [\"lan0\", \"eth0\", \"lan0\"]");
+    assert_eq!(lan_interfaces(&config(&told)), ["lan0", "eth0"]);
+}
+
+#[test]
+fn what_the_host_contradicts_is_shown_in_place() {
+    #[rustfmt::skip] // One row, one line.
+    let rows = [
+        ("\"eth0\"", "\"eth9\"", "u.toml:4:13", "interface eth9 does not exist", "eth0, lan0"),
+        ("192.168.1.1", "192.168.2.1", "u.toml:5:11", "outside every subnet of eth0", "192.168.1.0/24, 10.0.0.0/16"),
+        ("192.168.1.1", "192.168.1.100", "u.toml:5:11", "this host's own address", "ip route"),
+        ("192.168.1.1", "10.9.0.1", "u.toml:5:11", "this host's own address", "ip route"),
+        ("192.168.1.1", "192.168.1.255", "u.toml:5:11", "cannot be the address of a router", "192.168.1.0/24"),
+        ("192.168.1.1\"", "192.168.1.1\"\nsource = \"192.168.1.7\"", "u.toml:6:10", "source 192.168.1.7 is not an address of eth0", "192.168.1.100, 10.0.0.2"),
+        ("192.168.1.1\"", "192.168.1.1\"\ntable = 77", "u.toml:6:9", "table 77 of uplink isp1 is in use by somebody else", "ip route"),
+        ("\n[[uplink]]", "[lan]\ninterfaces = [\"eth0\", \"lan7\"]\n[[uplink]]", "u.toml:2:23", "interface lan7 does not exist", "lan0"),
+        ("\n[[uplink]]", "[kernel]\nrule_priority = 77\n[[uplink]]", "u.toml:1:1", "rule_priority, is in use", "another number"),
+    ];
+    for (from, to, place, message, help) in rows {
+        let config = config(&FILE.replacen(from, to, 1));
+        let shown = resolve(&config, &host(), &BTreeMap::new())
+            .unwrap_err()
+            .to_string();
+        for part in [place, message, help] {
+            assert!(shown.contains(part), "{part:?} is not in:\n{shown}");
+        }
+    }
+}
+
+#[test]
+fn without_a_global_address_ipv6_is_refused() {
+    let mut host = host();
+    host.interfaces[0].addresses.truncate(3);
+    let shown = resolve(&config(FILE), &host, &BTreeMap::new())
+        .unwrap_err()
+        .to_string();
+    assert!(shown.contains("no IPv6 address but link-local"), "{shown}");
+}
+
+#[test]
+fn a_prefix_is_translated_from_inside_to_outside() {
+    let text = FILE.replace("\"fe80::1\"", "\"fe80::1\"\nprefix6 = \"2001:db8:1::/56\"");
+    let c = config(&format!("{text}[nat]\nprefix6 = \"fd00:10::/56\""));
+    let uplinks = resolve(&c, &host(), &BTreeMap::new()).unwrap();
+    let t = uplinks[0].translation.unwrap();
+    let of = |text: &str| text.parse::<IpAddr>().unwrap().into();
+    assert_eq!(
+        (t.internal, t.external, t.length),
+        (of("fd00:10::"), of("2001:db8:1::"), 56)
+    );
+    assert_eq!(uplinks[1].translation, None);
+}
