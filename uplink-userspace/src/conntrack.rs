@@ -201,7 +201,8 @@ const fn protocol(family: Family) -> NetfilterProtoFamily {
 }
 
 fn wrap(message: ConntrackMessage, family: NetfilterProtoFamily) -> NetfilterMessage {
-    let header = NetfilterHeader::new(family, 0, 0);
+    // In messages of version 0 the kernel ignores the family where no tuple is named.
+    let header = NetfilterHeader::new(family, 1, 0);
     NetfilterMessage::new(header, message)
 }
 

@@ -22,7 +22,9 @@ use crate::resolve::Uplink;
 
 pub use watch::{Event, Process, watch};
 
-const TABLE: [&str; 3] = ["table", "inet", "uplink"];
+/// All of the family: asked for one table, nft 1.0.6 reads the elements of its sets, terse or
+/// not, which takes seconds while many resets are pending.
+const LIST: [&str; 5] = ["-t", "-a", "list", "ruleset", "inet"];
 /// nft answers in milliseconds; a hung one must not stop the daemon.
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -83,9 +85,9 @@ pub async fn apply(text: &str) -> Result<()> {
 /// # Errors
 /// When nft is missing or hangs.
 pub async fn present() -> Result<Option<String>> {
-    let output = nft(&[&["-t", "-a", "list"], TABLE.as_slice()].concat(), "").await?;
+    let output = nft(&LIST, "").await?;
     let listing = String::from_utf8_lossy(&output.stdout);
-    Ok(intact(&listing).map(str::to_owned))
+    Ok(own(&listing).and_then(intact).map(str::to_owned))
 }
 
 /// Removes the table. None there is just as well.
@@ -113,6 +115,14 @@ fn comment(text: &str) -> Option<(&str, usize)> {
     let (hash, rest) = own.split_once(" rules ")?;
     let (rules, _) = rest.split_once('"')?;
     Some((hash, rules.parse().ok()?))
+}
+
+/// Our table's part of a listing.
+fn own(listing: &str) -> Option<&str> {
+    let start = listing.find("table inet uplink {")?;
+    let own = listing.get(start..)?;
+    let end = own.find("\n}").unwrap_or(own.len());
+    own.get(..end)
 }
 
 /// The hash of a listing with handles, if it still has as many rules as it says.
@@ -182,6 +192,14 @@ mod tests {
         assert_eq!(intact(&format!("{head}{set}{chain}{rule}\t}}\n}}")), Some("ab"));
         assert_eq!(intact(&format!("{head}{set}{chain}\t}}\n}}")), None);
         assert_eq!(intact("table inet uplink { # handle 4\n}"), None);
+    }
+
+    #[test]
+    fn other_peoples_tables_do_not_count() {
+        let ours = "table inet uplink { # handle 2\n\tcomment \"x\"";
+        let theirs = "table inet fw { # handle 1\n\tchain a { # handle 1\n\t\tdrop # handle 2\n\t}\n}";
+        assert_eq!(own(&format!("{theirs}\n{ours}\n}}\n{theirs}\n")), Some(ours));
+        assert_eq!(own(theirs), None);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub enum Event {
 /// Who made a transaction. Our own `nft` is one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// As its process id namespace's root sees it.
+    /// As the initial pid namespace numbers it.
     pub pid: u32,
     /// The name of its program, up to 15 bytes.
     pub name: String,

@@ -12,6 +12,7 @@ use uplink_common::FlowKey;
 
 const HOPS: u8 = 64;
 const WINDOW: u16 = 1;
+const GARBAGE: [u8; 1] = [0];
 /// Raw sockets for both families.
 pub(super) struct Sender {
     v4: Socket,
@@ -94,9 +95,10 @@ fn transmit(
     Ok(())
 }
 
-/// An acknowledgement whose numbers fit no window. It has timestamps, since an end that agreed on
-/// them may ignore a segment without (RFC 7323, section 3.2); zero is as old as can be, and old
-/// ones are answered just the same.
+/// An acknowledgement whose numbers fit no window, with one byte like an old keepalive's: what
+/// is old and brings nothing is dropped without an answer by Linux (since 6.14) and FreeBSD.
+/// It has timestamps, since an end that agreed on them may ignore a segment without (RFC 7323,
+/// section 3.2); whether zero looks old or new, the answer is the same.
 fn segment(key: &FlowKey) -> io::Result<Vec<u8>> {
     let builder = match (IpAddr::from(key.src), IpAddr::from(key.dst)) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => PacketBuilder::ipv4(src.octets(), dst.octets(), HOPS),
@@ -111,8 +113,8 @@ fn segment(key: &FlowKey) -> io::Result<Vec<u8>> {
     ];
     let builder = builder.tcp(sport, dport, 0, WINDOW).ack(0);
     let builder = builder.options(&stamps).map_err(io::Error::other)?;
-    let mut bytes = Vec::with_capacity(builder.size(0));
-    builder.write(&mut bytes, &[]).map_err(io::Error::other)?;
+    let mut bytes = Vec::with_capacity(builder.size(GARBAGE.len()));
+    builder.write(&mut bytes, &GARBAGE).map_err(io::Error::other)?;
     Ok(bytes)
 }
 
@@ -135,13 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn the_segment_is_a_bare_acknowledgement() {
+    fn the_segment_is_an_acknowledgement_that_asks_for_an_answer() {
         for (src, dst) in [("192.0.2.1", "10.0.0.2"), ("2001:db8::1", "fd00::2")] {
             let bytes = segment(&key(src, dst)).unwrap();
             let packet = SlicedPacket::from_ip(&bytes).unwrap();
             let Some(TransportSlice::Tcp(tcp)) = packet.transport else {
                 panic!("no TCP in {bytes:x?}");
             };
+            assert_eq!(tcp.payload(), GARBAGE);
             let header = tcp.to_header();
             assert!(header.ack && !header.syn && !header.rst && !header.fin);
             assert_eq!((header.source_port, header.destination_port), (443, 4711));
