@@ -31,7 +31,8 @@ pub fn egress(ctx: &TcContext) {
         if config.flags & UNTRANSLATED_LEAK == 0 || !has_foreign_private_source(ctx) {
             return;
         }
-    } else if uplink == 0 {
+    } else if uplink == 0 || uplink > config.uplinks {
+        // No mark, or one that names no uplink: this host's sockets and resets have such.
         return;
     }
     note(ctx, config, gateway.is_some(), uplink);

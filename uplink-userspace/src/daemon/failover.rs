@@ -68,36 +68,23 @@ impl Daemon {
     }
 
     /// Forgets the connections of a path, so that their next packets choose anew. Also without
-    /// NAT: a connection's mark has the last word.
+    /// NAT: a connection's mark has the last word. With many connections a reset takes seconds, so
+    /// it goes on beside the loop.
     async fn forget(&mut self, path: Path, reset: bool) {
         let Some(u) = self.uplink(path.uplink) else {
             return;
         };
-        let (name, mark) = (u.name.clone(), u.mark);
-        match self.forget_connections(mark, path.family, reset).await {
-            Ok(n) => tracing::info!("{name}: {n} connections start anew elsewhere"),
-            Err(e) => tracing::error!("{name}: its connections could not be forgotten: {e:#}"),
-        }
-    }
-
-    async fn forget_connections(&self, mark: u32, family: Family, reset: bool) -> Result<usize> {
         let mask = self.config.kernel.fwmark_mask.bits();
-        let reset = nat::reset_mark(mask, self.engine.uplinks()).filter(|_| reset);
-        let Some(reset) = reset else {
-            return conntrack::delete_by_mark(mark, mask, family).await;
+        let dead = Dead {
+            name: u.name.clone(),
+            mark: u.mark,
+            mask,
+            family: path.family,
         };
-        let mut dead = conntrack::tcp_by_mark(mark, mask, family).await?;
-        // A connection that cannot be reset still has to start anew.
-        if let Err(e) = reset::prepare(&dead).await {
-            tracing::warn!("TCP connections are not reset: {e:#}");
-            dead.clear();
+        match nat::reset_mark(mask, self.engine.uplinks()).filter(|_| reset) {
+            None => dead.forget().await,
+            Some(mark) => drop(tokio::task::spawn_local(async move { dead.reset(mark).await })),
         }
-        let forgotten = conntrack::delete_by_mark(mark, mask, family).await?;
-        match reset::provoke(&dead, reset).await {
-            Ok(sent) => tracing::info!("{} TCP connections get resets ({sent} probes sent)", dead.len()),
-            Err(e) => tracing::warn!("TCP connections are not reset: {e:#}"),
-        }
-        Ok(forgotten)
     }
 
     async fn retire(&mut self, path: Path) {
@@ -165,6 +152,44 @@ impl Daemon {
     pub(super) fn note(&mut self, kind: crate::repairs::Kind, text: &str) {
         tracing::warn!("repaired {}: {text}", kind.name());
         self.repairs.note(kind, SystemTime::now(), text);
+    }
+}
+
+/// What connections have in common that have to go.
+struct Dead {
+    name: String,
+    mark: u32,
+    mask: u32,
+    family: Family,
+}
+
+impl Dead {
+    async fn forget(&self) {
+        let name = &self.name;
+        match conntrack::delete_by_mark(self.mark, self.mask, self.family).await {
+            Ok(n) => tracing::info!("{name}: {n} connections start anew elsewhere"),
+            Err(e) => tracing::error!("{name}: its connections could not be forgotten: {e:#}"),
+        }
+    }
+
+    /// A connection that cannot be reset still has to start anew.
+    async fn reset(&self, reset_mark: u32) {
+        let prepared = self.prepare().await;
+        self.forget().await;
+        let done = match prepared {
+            Ok(connections) => reset::provoke(&connections, reset_mark).await,
+            Err(e) => Err(e),
+        };
+        match done {
+            Ok(sent) => tracing::info!("{}: TCP connections get resets ({sent} probes)", self.name),
+            Err(e) => tracing::warn!("{}: TCP connections get no resets: {e:#}", self.name),
+        }
+    }
+
+    async fn prepare(&self) -> Result<Vec<conntrack::Connection>> {
+        let connections = conntrack::tcp_by_mark(self.mark, self.mask, self.family).await?;
+        reset::prepare(&connections).await?;
+        Ok(connections)
     }
 }
 

@@ -62,19 +62,23 @@ impl Settings {
     }
 }
 
-/// Paths that the records call unserved: an earlier daemon had found them dead.
+/// Paths that an earlier daemon had found dead: they serve nobody although a better or equal tier
+/// would not have kept them from it.
 #[must_use]
 pub fn found_dead(records: &[(u8, Uplink)], uplinks: &[resolve::Uplink]) -> Vec<Path> {
     let mut dead = Vec::new();
-    for u in uplinks {
-        let Some((_, record)) = records.iter().find(|(id, r)| *id == u.id && same_name(r, u)) else {
-            continue;
-        };
-        for family in Family::ALL {
-            if u.leg(family).is_some() && record.families & family.bit() == 0 {
-                dead.push(Path { uplink: u.id, family });
+    for family in Family::ALL {
+        let mut silent = Vec::new();
+        let mut serving_tier = u32::MAX;
+        for u in uplinks.iter().filter(|u| u.leg(family).is_some()) {
+            match records.iter().find(|(id, r)| *id == u.id && same_name(r, u)) {
+                Some((_, r)) if r.families & family.bit() != 0 => serving_tier = serving_tier.min(u.tier),
+                Some(_) => silent.push(u),
+                None => {}
             }
         }
+        let in_vain = silent.iter().filter(|u| u.tier <= serving_tier);
+        dead.extend(in_vain.map(|u| Path { uplink: u.id, family }));
     }
     dead
 }
@@ -147,4 +151,27 @@ pub(super) fn name_bytes(name: &str) -> [u8; 16] {
         *to = from;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::tests::uplink;
+
+    #[test]
+    fn a_reserve_that_serves_nobody_is_not_dead() {
+        let uplinks = [uplink(1, 1, 1), uplink(2, 1, 1), uplink(3, 1, 2)];
+        let dead = |serving: &[u8]| -> Vec<u8> {
+            let record = |u: &resolve::Uplink| Uplink {
+                name: name_bytes(&u.name),
+                families: u32::from(serving.contains(&u.id)),
+                ..Uplink::default()
+            };
+            let records: Vec<_> = uplinks.iter().map(|u| (u.id, record(u))).collect();
+            found_dead(&records, &uplinks).iter().map(|p| p.uplink).collect()
+        };
+        assert_eq!(dead(&[1, 2]), []);
+        assert_eq!(dead(&[2]), [1]);
+        assert_eq!(dead(&[3]), [1, 2]);
+    }
 }
