@@ -24,6 +24,9 @@ pub struct Config {
     pub more: String,
     /// Whether the uplinks have IPv6 gateways.
     pub ipv6: bool,
+    /// The cgroup whose sockets are steered, as [`crate::Cgroup::path`] names it. Off without
+    /// one: the programs of the root cgroup would act on the whole host.
+    pub local: Option<String>,
 }
 
 impl Default for Config {
@@ -32,12 +35,13 @@ impl Default for Config {
             weights: [3, 1],
             more: String::new(),
             ipv6: true,
+            local: None,
         }
     }
 }
 
 impl Config {
-    /// The file. Local steering is off: its cgroup programs would act on the whole host.
+    /// The file.
     #[must_use]
     pub fn text(&self, lab: &Lab) -> String {
         let mut text = String::new();
@@ -55,10 +59,11 @@ impl Config {
             }
         }
         let lan = lab.lan();
-        let _ = write!(
-            text,
-            "[lan]\ninterfaces = [\"{lan}\"]\n[local]\nenabled = false\n"
-        );
+        let local = match &self.local {
+            Some(cgroup) => format!("enabled = true\ncgroup = \"{cgroup}\""),
+            None => "enabled = false".into(),
+        };
+        let _ = write!(text, "[lan]\ninterfaces = [\"{lan}\"]\n[local]\n{local}\n");
         text + &self.more
     }
 }
