@@ -33,6 +33,11 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+}
+
 impl Isp {
     /// Both.
     pub const ALL: [Self; 2] = [Self::One, Self::Two];
@@ -89,6 +94,17 @@ impl Isp {
     #[must_use]
     pub const fn sources(self) -> (&'static str, &'static str) {
         [("192.168.1.100", "fd00:1::100"), ("10.0.0.100", "fd00:2::100")][self as usize]
+    }
+
+    /// The router's address in its network.
+    #[must_use]
+    pub fn source(self, family: Family) -> IpAddr {
+        let net = self as u8 + 1;
+        match (family, self) {
+            (Family::V4, Self::One) => Ipv4Addr::new(192, 168, 1, 100).into(),
+            (Family::V4, Self::Two) => Ipv4Addr::new(10, 0, 0, 100).into(),
+            (Family::V6, _) => Ipv6Addr::new(0xfd00, net.into(), 0, 0, 0, 0, 0, 0x100).into(),
+        }
     }
 
     /// Its customers' networks.

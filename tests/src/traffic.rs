@@ -1,9 +1,13 @@
 //! What clients do: bursts of new flows, and flows that go on while something happens.
 
 mod burst;
+mod host;
+mod inbound;
 mod ongoing;
 
 pub use burst::{Tally, tcp_connects, udp_flows};
+pub use host::{How, host_sendto, host_tcp, host_udp};
+pub use inbound::{ask_tcp, ask_udp, ping};
 pub use ongoing::{Beat, Ongoing, Report};
 
 use std::io;
@@ -77,6 +81,10 @@ fn fresh_tcp(family: Family) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(source), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&source.into())?;
+    connect_tcp(socket, server)
+}
+
+fn connect_tcp(socket: Socket, server: SocketAddr) -> io::Result<TcpStream> {
     socket.connect_timeout(&server.into(), PATIENCE)?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;

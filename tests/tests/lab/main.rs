@@ -4,6 +4,9 @@
 
 mod balance;
 mod failover;
+mod handmade;
+mod host;
+mod inbound;
 mod kernel;
 mod lifecycle;
 mod selftest;
@@ -29,6 +32,8 @@ const SCENARIOS: &[Scenario] = &[
     ("lab_nic_each", selftest::nic_each),
     ("lab_faults", selftest::faults),
     ("lab_snapshot", selftest::snapshot),
+    ("lab_inbound", handmade::inbound),
+    ("lab_host", handmade::host),
     ("balance_v4", balance::v4),
     ("balance_v6", balance::v6),
     ("balance_nic_each", balance::nic_each),
@@ -38,6 +43,15 @@ const SCENARIOS: &[Scenario] = &[
     ("failover_v6", failover::blackhole_v6),
     ("failover_then_recovery", failover::then_recovery),
     ("all_dead_keeps_table", failover::all_dead_keeps_table),
+    ("inbound_box", inbound::the_box),
+    ("inbound_box_v6", inbound::the_box_v6),
+    ("inbound_port_forward", inbound::port_forward),
+    ("inbound_port_forward_v6", inbound::port_forward_v6),
+    ("host_tcp", host::tcp),
+    ("host_udp_connected", host::udp_connected),
+    ("host_udp_sendto", host::udp_sendto),
+    ("host_bound_left_alone", host::bound_left_alone),
+    ("host_udp_follows_failover", host::udp_follows_failover),
     ("clean_stop", lifecycle::clean_stop),
     ("kill9_then_down", lifecycle::kill9_then_down),
     (

@@ -1,0 +1,106 @@
+//! The lab without the daemon: what is inbound or the router's own, steered by hand. The same
+//! checks fail where nothing steers.
+
+use anyhow::{Result, ensure};
+use uplink_lab::traffic::{How, Tally, ask_udp, host_sendto, host_tcp, host_udp};
+use uplink_lab::{Family, Isp, Lab, Shape};
+
+use crate::host::Host;
+use crate::inbound::{ask_box, ask_forwarded, box_servers, forwards};
+use crate::selftest::{masquerade, route_by};
+use crate::support::lab;
+
+/// Replies by source address and by the gateway's MAC, and what happens without.
+pub fn inbound() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    masquerade(&lab)?;
+    let _servers = (box_servers(&lab)?, forwards(&lab)?);
+    lab.bcp38()?;
+    for port in [7000, 7001, 8080] {
+        let to = (Isp::Two.source(Family::V4), port).into();
+        let tally = ask_udp(&lab, to, 20)?;
+        ensure!(tally.lost == 20, "nothing steers, yet {to} answers: {tally:?}");
+    }
+    let carried = lab.carried()?;
+    println!("    without steering: {carried:?}");
+    ensure!(carried[0].foreign >= 60 && carried[1].violations() == 0);
+    ensure!(lab.expect_right_isps("as it must fail").is_err());
+    steer_replies(&lab)?;
+    lab.bcp38()?;
+    for family in Family::ALL {
+        for isp in Isp::ALL {
+            ask_box(&lab, isp.source(family))?;
+            ask_forwarded(&lab, isp.source(family))?;
+        }
+    }
+    lab.expect_right_isps("steered by hand")
+}
+
+/// Rules by source address for the box, by a connection mark for what is forwarded.
+fn steer_replies(lab: &Lab) -> Result<()> {
+    let mut marks = String::new();
+    for isp in Isp::ALL {
+        let (table, mac) = (101 + isp.index(), mac(lab, isp)?);
+        let ((via, via6), (from, from6)) = (isp.gateways(), isp.sources());
+        lab.router.ip(&format!(
+            "route add default via {via} table {table}\nroute add default via {via6} src {from6} table {table}\n"
+        ))?;
+        for (version, from) in [(4, from), (6, from6)] {
+            for which in [format!("from {from}"), format!("fwmark {table}")] {
+                let line = format!("ip -{version} rule add {which} lookup {table}");
+                lab.router.run(&line)?;
+            }
+        }
+        marks += &format!("ct state new ether saddr {mac} ct mark set {table}\n");
+    }
+    lab.router.nft(&format!(
+        "table inet marks {{ chain pre {{ type filter hook prerouting priority mangle;\n{marks}\
+           ct direction reply meta mark set ct mark\n\
+         }}\n}}\n"
+    ))
+}
+
+fn mac(lab: &Lab, isp: Isp) -> Result<String> {
+    let text = lab.isp(isp).run("ip -o link show eth0")?;
+    let mut words = text.split_whitespace().skip_while(|w| *w != "link/ether");
+    Ok(words.nth(1).unwrap_or_default().to_owned())
+}
+
+/// Sockets of the router with each kind of will, by the kernel's routes alone.
+pub fn host() -> Result<()> {
+    let host = Host::build()?;
+    let lab = &host.lab;
+    println!("    in {}", host.cgroup.path());
+    let own = std::fs::read_to_string("/proc/self/cgroup")?;
+    ensure!(own.contains(host.cgroup.path()), "not in the cgroup: {own}");
+    steer_replies(lab)?;
+    for isp in Isp::ALL {
+        route_as(lab, isp)?;
+        for family in Family::ALL {
+            for how in [How::Free, How::Device("eth0")] {
+                all(isp, host_udp(lab, 200, family, how)?, 200)?;
+                all(isp, host_tcp(lab, 50, family, how)?, 50)?;
+            }
+            all(isp, host_sendto(lab, 500, family)?, 500)?;
+            let bound = How::Bound(isp.other().source(family));
+            all(isp.other(), host_udp(lab, 200, family, bound)?, 200)?;
+            // The mark is there before the source address is chosen.
+            let marked = How::Marked(101 + isp.other().index() as u32);
+            all(isp.other(), host_tcp(lab, 50, family, marked)?, 50)?;
+        }
+    }
+    lab.expect_right_isps("the router's own")
+}
+
+/// As [`route_by`]; with addresses of both ISPs on one NIC, IPv6 needs to be told the source.
+fn route_as(lab: &Lab, isp: Isp) -> Result<()> {
+    route_by(lab, isp)?;
+    let (via, from) = (isp.gateways().1, isp.sources().1);
+    lab.router
+        .ip(&format!("route replace default via {via} src {from}\n"))
+}
+
+fn all(isp: Isp, tally: Tally, n: usize) -> Result<()> {
+    ensure!(tally.by_isp[isp.index()] == n, "{n} by {isp:?}: {tally:?}");
+    Ok(())
+}
