@@ -92,21 +92,43 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// As [`Self::start`].
     pub fn restart(lab: &'a Lab) -> Result<Self> {
+        Self::when_ready(Self::spawn(lab)?)
+    }
+
+    /// As [`Self::restart`], with another program than [`binary`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn restart_from(lab: &'a Lab, program: &str) -> Result<Self> {
+        Self::when_ready(Self::launch(lab, uplink(lab, program, &["run"]))?)
+    }
+
+    /// Starts the daemon and waits for nothing.
+    ///
+    /// # Errors
+    /// When there is no program to start.
+    pub fn spawn(lab: &'a Lab) -> Result<Self> {
+        Self::launch(lab, uplink(lab, &program()?, &["run"]))
+    }
+
+    /// Starts this command as the daemon.
+    pub(crate) fn launch(lab: &'a Lab, mut command: Command) -> Result<Self> {
         let log = File::options().create(true).append(true).open(log_path())?;
-        let mut command = uplink(lab, &["run"])?;
         command.process_group(0).stdout(log.try_clone()?).stderr(log);
-        let begun = Instant::now();
         let child = command.spawn().context("start the daemon")?;
-        let mut daemon = Self {
+        Ok(Self {
             lab,
             child: Some(child),
             ready: Duration::ZERO,
-        };
-        daemon
-            .wait_ready(begun)
+        })
+    }
+
+    fn when_ready(mut self) -> Result<Self> {
+        let begun = Instant::now();
+        self.wait_ready(begun)
             .map_err(|e| anyhow!("{e:#}; its log:\n{}", log_tail()))?;
-        daemon.ready = begun.elapsed();
-        Ok(daemon)
+        self.ready = begun.elapsed();
+        Ok(self)
     }
 
     fn wait_ready(&mut self, begun: Instant) -> Result<()> {
@@ -263,7 +285,7 @@ pub fn write_config(text: &str) -> Result<PathBuf> {
 /// # Errors
 /// When it cannot be started; look at the output for the rest.
 pub fn run(lab: &Lab, arguments: &[&str]) -> Result<Output> {
-    let mut command = uplink(lab, arguments)?;
+    let mut command = uplink(lab, &program()?, arguments);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.output().with_context(|| format!("uplink {arguments:?}"))
 }
@@ -307,12 +329,18 @@ pub fn binary() -> Result<PathBuf> {
         .context("no `uplink` binary: set UPLINK_BIN, or build uplink-userspace first")
 }
 
-fn uplink(lab: &Lab, arguments: &[&str]) -> Result<Command> {
-    let mut command = lab.router.command(binary()?.to_str().context("path")?);
+fn program() -> Result<String> {
+    let path = binary()?;
+    Ok(path.to_str().context("a path that is no UTF-8")?.to_owned())
+}
+
+/// A subcommand with the lab's paths.
+pub(crate) fn uplink(lab: &Lab, program: &str, arguments: &[&str]) -> Command {
+    let mut command = lab.router.command(program);
     let config = format!("{LAB_DIR}/uplink.toml");
     command.args(["--config", &config, "--runtime-dir", "/run/uplink"]);
     command
         .args(["--bpffs", &format!("{BPFFS}/uplink")])
         .args(arguments);
-    Ok(command)
+    command
 }

@@ -276,6 +276,8 @@ impl Lab {
             "2620:fe::9/128",
             "2620:fe::fe/128",
         ];
+        // A server may answer from an address that only a route makes its own.
+        self.internet.sysctl("ipv6/ip_nonlocal_bind", "1")?;
         let add = |address: &&str| format!("addr add {address} dev lo\n");
         let more = "route add local 198.18.0.0/16 dev lo\nroute add local 2001:db8:18::/112 dev lo\n";
         self.internet

@@ -1,11 +1,13 @@
 //! What clients do: bursts of new flows, and flows that go on while something happens.
 
 mod burst;
+mod fleet;
 mod host;
 mod inbound;
 mod ongoing;
 
 pub use burst::{Tally, tcp_connects, udp_flows};
+pub use fleet::{Fleet, FleetReport};
 pub use host::{How, host_sendto, host_tcp, host_udp};
 pub use inbound::{ask_tcp, ask_udp, ping};
 pub use ongoing::{Beat, Ongoing, Report};

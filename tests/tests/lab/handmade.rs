@@ -2,13 +2,13 @@
 //! checks fail where nothing steers.
 
 use anyhow::{Result, ensure};
-use uplink_lab::traffic::{How, Tally, ask_udp, host_sendto, host_tcp, host_udp};
+use uplink_lab::traffic::{Fleet, How, Tally, ask_udp, host_sendto, host_tcp, host_udp};
 use uplink_lab::{Family, Isp, Lab, Shape};
 
 use crate::host::Host;
 use crate::inbound::{ask_box, ask_forwarded, box_servers, forwards};
 use crate::selftest::{masquerade, route_by};
-use crate::support::lab;
+use crate::support::{lab, pause};
 
 /// Replies by source address and by the gateway's MAC, and what happens without.
 pub fn inbound() -> Result<()> {
@@ -102,5 +102,33 @@ fn route_as(lab: &Lab, isp: Isp) -> Result<()> {
 
 fn all(isp: Isp, tally: Tally, n: usize) -> Result<()> {
     ensure!(tally.by_isp[isp.index()] == n, "{n} by {isp:?}: {tally:?}");
+    Ok(())
+}
+
+/// The fleet sees loss, moves and broken connections, and none where there are none.
+pub fn fleet() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    masquerade(&lab)?;
+    route_by(&lab, Isp::One)?;
+    let fleet = Fleet::start(&lab, 1_500, 500)?;
+    pause(3.0);
+    let report = fleet.report()?;
+    println!("    nothing happens: {report:?}");
+    ensure!(report.by_isp == [2_000, 0] && report.requests > 10_000);
+    ensure!(report.lost + report.moved + report.broken == 0);
+    lab.lossy(Isp::One, 10)?;
+    pause(1.0);
+    lab.heal(Isp::One)?;
+    pause(1.5);
+    let lossy = fleet.report()?;
+    println!("    loss: {lossy:?}");
+    ensure!(lossy.lost > 100 && lossy.resent > report.resent && lossy.moved == 0);
+    // Forgotten by conntrack, flows get a new address: UDP moves, TCP breaks.
+    route_by(&lab, Isp::Two)?;
+    lab.router.run("conntrack -F")?;
+    pause(2.0);
+    let moved = fleet.stop()?;
+    println!("    moved: {moved:?}");
+    ensure!(moved.moved == 1_500 && moved.broken == 500);
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 mod balance;
 mod failover;
+mod fleet;
 mod handmade;
 mod host;
 mod inbound;
@@ -25,7 +26,7 @@ type Scenario = (&'static str, fn() -> Result<()>);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Scenarios whose matter needs more time.
-const LIMITS: &[(&str, Duration)] = &[];
+const LIMITS: &[(&str, Duration)] = &[("fleet_kill9", Duration::from_secs(180))];
 
 const SCENARIOS: &[Scenario] = &[
     ("lab_one_nic", selftest::one_nic),
@@ -34,6 +35,7 @@ const SCENARIOS: &[Scenario] = &[
     ("lab_snapshot", selftest::snapshot),
     ("lab_inbound", handmade::inbound),
     ("lab_host", handmade::host),
+    ("lab_fleet", handmade::fleet),
     ("balance_v4", balance::v4),
     ("balance_v6", balance::v6),
     ("balance_nic_each", balance::nic_each),
@@ -52,6 +54,8 @@ const SCENARIOS: &[Scenario] = &[
     ("host_udp_sendto", host::udp_sendto),
     ("host_bound_left_alone", host::bound_left_alone),
     ("host_udp_follows_failover", host::udp_follows_failover),
+    ("fleet_survives", fleet::survives),
+    ("fleet_kill9", fleet::kill9),
     ("clean_stop", lifecycle::clean_stop),
     ("kill9_then_down", lifecycle::kill9_then_down),
     (
