@@ -2,7 +2,7 @@
 //! checks fail where nothing steers.
 
 use anyhow::{Result, ensure};
-use uplink_lab::traffic::{Fleet, How, Tally, ask_udp, host_sendto, host_tcp, host_udp};
+use uplink_lab::traffic::{Fleet, How, Tally, ask_udp, host_sendto, host_tcp, host_udp, udp_flows};
 use uplink_lab::{Family, Isp, Lab, Shape};
 
 use crate::host::Host;
@@ -131,4 +131,29 @@ pub fn fleet() -> Result<()> {
     println!("    moved: {moved:?}");
     ensure!(moved.moved == 1_500 && moved.broken == 500);
     Ok(())
+}
+
+/// Nobody tells the router: until its own entry goes, nothing comes through.
+pub fn silent_mac() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    masquerade(&lab)?;
+    route_by(&lab, Isp::One)?;
+    for family in Family::ALL {
+        ensure!(udp_flows(&lab, 20, family)?.by_isp == [20, 0]);
+    }
+    lab.change_mac_silently(Isp::One)?;
+    for family in Family::ALL {
+        let tally = udp_flows(&lab, 20, family)?;
+        ensure!(tally.lost == 20, "{family:?} with the old MAC: {tally:?}");
+    }
+    let (v4, v6) = Isp::One.gateways();
+    for gateway in [v4, v6] {
+        lab.router.run(&format!("ip neigh del {gateway} dev eth0"))?;
+    }
+    for family in Family::ALL {
+        let tally = udp_flows(&lab, 20, family)?;
+        println!("    {family:?} after the entry was deleted: {tally:?}");
+        ensure!(tally.by_isp == [20, 0], "{family:?} with the new MAC: {tally:?}");
+    }
+    lab.end_silence(Isp::One)
 }

@@ -12,6 +12,7 @@ mod kernel;
 mod lifecycle;
 mod selftest;
 mod support;
+mod tamper;
 
 use std::process::{Child, Command, ExitCode, ExitStatus, exit};
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ type Scenario = (&'static str, fn() -> Result<()>);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Scenarios whose matter needs more time.
-const LIMITS: &[(&str, Duration)] = &[("fleet_kill9", Duration::from_secs(180))];
+const LIMITS: &[(&str, Duration)] = &[("fleet_kill9", Duration::from_secs(150))];
 
 const SCENARIOS: &[Scenario] = &[
     ("lab_one_nic", selftest::one_nic),
@@ -36,6 +37,7 @@ const SCENARIOS: &[Scenario] = &[
     ("lab_inbound", handmade::inbound),
     ("lab_host", handmade::host),
     ("lab_fleet", handmade::fleet),
+    ("lab_silent_mac", handmade::silent_mac),
     ("balance_v4", balance::v4),
     ("balance_v6", balance::v6),
     ("balance_nic_each", balance::nic_each),
@@ -66,6 +68,18 @@ const SCENARIOS: &[Scenario] = &[
     ("second_daemon_refused", lifecycle::second_daemon_refused),
     ("bad_config_exit_2", lifecycle::bad_config_exit_2),
     ("idle_cost", lifecycle::idle_cost),
+    ("tamper_rules", tamper::rules),
+    ("tamper_routes", tamper::routes),
+    ("tamper_nft", tamper::nft),
+    ("tamper_untranslated", tamper::untranslated),
+    ("tamper_program", tamper::program),
+    ("tamper_pins", tamper::pins),
+    ("tamper_address", tamper::address),
+    ("tamper_link", tamper::link),
+    ("tamper_overrun", tamper::overrun),
+    ("tamper_shadow", tamper::shadow),
+    ("tamper_gateway_mac", tamper::gateway_mac),
+    ("tamper_gateway_mac_v6", tamper::gateway_mac_v6),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
