@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// The process (all its threads and later children) in a cgroup v2 of its own, until dropped.
 #[derive(Debug)]
@@ -40,6 +41,17 @@ impl Cgroup {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The programs attached to it, as bpftool prints them.
+    ///
+    /// # Errors
+    /// When bpftool fails.
+    pub fn programs(&self) -> Result<String> {
+        let mut bpftool = Command::new("bpftool");
+        let output = bpftool.args(["cgroup", "show"]).arg(&self.directory).output()?;
+        ensure!(output.status.success(), "bpftool cgroup show: {output:?}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
 

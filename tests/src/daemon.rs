@@ -100,7 +100,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// As [`Self::start`].
     pub fn restart_from(lab: &'a Lab, program: &str) -> Result<Self> {
-        Self::when_ready(Self::launch(lab, uplink(lab, program, &["run"]))?)
+        Self::when_ready(Self::launch(lab, uplink(lab, program, &[], &["run"]))?)
     }
 
     /// Starts the daemon and waits for nothing.
@@ -108,7 +108,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When there is no program to start.
     pub fn spawn(lab: &'a Lab) -> Result<Self> {
-        Self::launch(lab, uplink(lab, &program()?, &["run"]))
+        Self::launch(lab, uplink(lab, &program()?, &[], &["run"]))
     }
 
     /// Starts this command as the daemon.
@@ -223,10 +223,12 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When it does not within `limit`.
     pub fn end(mut self, signal: Signal, limit: Duration) -> Result<ExitStatus> {
-        self.signal(signal)?;
+        if self.ended()?.is_none() {
+            self.signal(signal)?;
+        }
         let begun = Instant::now();
         while begun.elapsed() < limit {
-            if let Some(status) = self.child()?.try_wait()? {
+            if let Some(status) = self.ended()? {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -235,6 +237,14 @@ impl<'a> Daemon<'a> {
             "the daemon did not end within {limit:?} of {signal}; its log:\n{}",
             log_tail()
         )
+    }
+
+    /// How it ended, once it has.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child()?.try_wait()?)
     }
 
     /// Stops it with SIGTERM.
@@ -285,7 +295,7 @@ pub fn write_config(text: &str) -> Result<PathBuf> {
 /// # Errors
 /// When it cannot be started; look at the output for the rest.
 pub fn run(lab: &Lab, arguments: &[&str]) -> Result<Output> {
-    let mut command = uplink(lab, &program()?, arguments);
+    let mut command = uplink(lab, &program()?, &[], arguments);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.output().with_context(|| format!("uplink {arguments:?}"))
 }
@@ -329,14 +339,15 @@ pub fn binary() -> Result<PathBuf> {
         .context("no `uplink` binary: set UPLINK_BIN, or build uplink-userspace first")
 }
 
-fn program() -> Result<String> {
+pub(crate) fn program() -> Result<String> {
     let path = binary()?;
     Ok(path.to_str().context("a path that is no UTF-8")?.to_owned())
 }
 
-/// A subcommand with the lab's paths.
-pub(crate) fn uplink(lab: &Lab, program: &str, arguments: &[&str]) -> Command {
+/// A subcommand with the lab's paths. `before` are arguments of a program that runs ours.
+pub(crate) fn uplink(lab: &Lab, program: &str, before: &[String], arguments: &[&str]) -> Command {
     let mut command = lab.router.command(program);
+    command.args(before);
     let config = format!("{LAB_DIR}/uplink.toml");
     command.args(["--config", &config, "--runtime-dir", "/run/uplink"]);
     command

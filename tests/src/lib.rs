@@ -14,6 +14,7 @@ pub mod fault;
 pub mod isolate;
 pub mod ns;
 pub mod snapshot;
+pub mod strace;
 pub mod topology;
 pub mod traffic;
 

@@ -73,6 +73,7 @@ pub fn host() -> Result<()> {
     println!("    in {}", host.cgroup.path());
     let own = std::fs::read_to_string("/proc/self/cgroup")?;
     ensure!(own.contains(host.cgroup.path()), "not in the cgroup: {own}");
+    ensure!(host.cgroup.programs()?.is_empty(), "programs at a new cgroup");
     steer_replies(lab)?;
     for isp in Isp::ALL {
         route_as(lab, isp)?;

@@ -30,7 +30,16 @@ impl Host {
         };
         let daemon = Daemon::start(&self.lab, &config)?;
         daemon.await_up()?;
+        println!("    attached:\n{}", self.cgroup.programs()?);
+        ensure!(!self.cgroup.programs()?.is_empty(), "no program at the cgroup");
         Ok(daemon)
+    }
+
+    fn stop(&self, daemon: Daemon<'_>) -> Result<()> {
+        daemon.stop()?;
+        let left = self.cgroup.programs()?;
+        ensure!(left.is_empty(), "left at the cgroup: {left}");
+        Ok(())
     }
 }
 
@@ -64,7 +73,7 @@ fn shares(what: &str, traffic: impl Fn(&Lab, Family) -> Result<Tally>) -> Result
     // The clients are in the same cgroup, but in another network namespace.
     expect_share("clients", &udp_flows(&host.lab, 1_000, Family::V4)?, 75.0, 5.0)?;
     host.lab.expect_right_isps(what)?;
-    daemon.stop()
+    host.stop(daemon)
 }
 
 /// An application that chose its address, mark or device knows what it wants.
@@ -89,7 +98,7 @@ pub fn bound_left_alone() -> Result<()> {
     println!("    bound to eth0: {tally:?}");
     ensure!(tally.clean() == 200, "bound to eth0: {tally:?}");
     host.lab.expect_right_isps("sockets with a will of their own")?;
-    daemon.stop()
+    host.stop(daemon)
 }
 
 fn all_by(isp: Isp, what: &str, tally: &Tally) -> Result<()> {
@@ -137,5 +146,5 @@ pub fn udp_follows_failover() -> Result<()> {
         }
     }
     host.lab.expect_right_isps("after the failover")?;
-    daemon.stop()
+    host.stop(daemon)
 }

@@ -9,6 +9,7 @@ mod handmade;
 mod host;
 mod inbound;
 mod kernel;
+mod kill;
 mod lifecycle;
 mod selftest;
 mod support;
@@ -27,7 +28,12 @@ type Scenario = (&'static str, fn() -> Result<()>);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Scenarios whose matter needs more time.
-const LIMITS: &[(&str, Duration)] = &[("fleet_kill9", Duration::from_secs(150))];
+const LIMITS: &[(&str, Duration)] = &[
+    ("fleet_kill9", Duration::from_secs(150)),
+    ("kill_nth_start", Duration::from_secs(300)),
+    ("kill_nth_failover", Duration::from_secs(300)),
+    ("kill_nth_stop", Duration::from_secs(300)),
+];
 
 const SCENARIOS: &[Scenario] = &[
     ("lab_one_nic", selftest::one_nic),
@@ -80,6 +86,9 @@ const SCENARIOS: &[Scenario] = &[
     ("tamper_shadow", tamper::shadow),
     ("tamper_gateway_mac", tamper::gateway_mac),
     ("tamper_gateway_mac_v6", tamper::gateway_mac_v6),
+    ("kill_nth_start", kill::nth_start),
+    ("kill_nth_failover", kill::nth_failover),
+    ("kill_nth_stop", kill::nth_stop),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
