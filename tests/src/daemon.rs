@@ -24,6 +24,9 @@ pub struct Config {
     pub more: String,
     /// Whether the uplinks have IPv6 gateways.
     pub ipv6: bool,
+    /// The cgroup whose sockets are steered, as [`crate::Cgroup::path`] names it. Off without
+    /// one: the programs of the root cgroup would act on the whole host.
+    pub local: Option<String>,
 }
 
 impl Default for Config {
@@ -32,12 +35,13 @@ impl Default for Config {
             weights: [3, 1],
             more: String::new(),
             ipv6: true,
+            local: None,
         }
     }
 }
 
 impl Config {
-    /// The file. Local steering is off: its cgroup programs would act on the whole host.
+    /// The file.
     #[must_use]
     pub fn text(&self, lab: &Lab) -> String {
         let mut text = String::new();
@@ -55,10 +59,11 @@ impl Config {
             }
         }
         let lan = lab.lan();
-        let _ = write!(
-            text,
-            "[lan]\ninterfaces = [\"{lan}\"]\n[local]\nenabled = false\n"
-        );
+        let local = match &self.local {
+            Some(cgroup) => format!("enabled = true\ncgroup = \"{cgroup}\""),
+            None => "enabled = false".into(),
+        };
+        let _ = write!(text, "[lan]\ninterfaces = [\"{lan}\"]\n[local]\n{local}\n");
         text + &self.more
     }
 }
@@ -87,21 +92,43 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// As [`Self::start`].
     pub fn restart(lab: &'a Lab) -> Result<Self> {
+        Self::when_ready(Self::spawn(lab)?)
+    }
+
+    /// As [`Self::restart`], with another program than [`binary`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn restart_from(lab: &'a Lab, program: &str) -> Result<Self> {
+        Self::when_ready(Self::launch(lab, uplink(lab, program, &[], &["run"]))?)
+    }
+
+    /// Starts the daemon and waits for nothing.
+    ///
+    /// # Errors
+    /// When there is no program to start.
+    pub fn spawn(lab: &'a Lab) -> Result<Self> {
+        Self::launch(lab, uplink(lab, &program()?, &[], &["run"]))
+    }
+
+    /// Starts this command as the daemon.
+    pub(crate) fn launch(lab: &'a Lab, mut command: Command) -> Result<Self> {
         let log = File::options().create(true).append(true).open(log_path())?;
-        let mut command = uplink(lab, &["run"])?;
         command.process_group(0).stdout(log.try_clone()?).stderr(log);
-        let begun = Instant::now();
         let child = command.spawn().context("start the daemon")?;
-        let mut daemon = Self {
+        Ok(Self {
             lab,
             child: Some(child),
             ready: Duration::ZERO,
-        };
-        daemon
-            .wait_ready(begun)
+        })
+    }
+
+    fn when_ready(mut self) -> Result<Self> {
+        let begun = Instant::now();
+        self.wait_ready(begun)
             .map_err(|e| anyhow!("{e:#}; its log:\n{}", log_tail()))?;
-        daemon.ready = begun.elapsed();
-        Ok(daemon)
+        self.ready = begun.elapsed();
+        Ok(self)
     }
 
     fn wait_ready(&mut self, begun: Instant) -> Result<()> {
@@ -196,10 +223,12 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When it does not within `limit`.
     pub fn end(mut self, signal: Signal, limit: Duration) -> Result<ExitStatus> {
-        self.signal(signal)?;
+        if self.ended()?.is_none() {
+            self.signal(signal)?;
+        }
         let begun = Instant::now();
         while begun.elapsed() < limit {
-            if let Some(status) = self.child()?.try_wait()? {
+            if let Some(status) = self.ended()? {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -208,6 +237,14 @@ impl<'a> Daemon<'a> {
             "the daemon did not end within {limit:?} of {signal}; its log:\n{}",
             log_tail()
         )
+    }
+
+    /// How it ended, once it has.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child()?.try_wait()?)
     }
 
     /// Stops it with SIGTERM.
@@ -258,7 +295,7 @@ pub fn write_config(text: &str) -> Result<PathBuf> {
 /// # Errors
 /// When it cannot be started; look at the output for the rest.
 pub fn run(lab: &Lab, arguments: &[&str]) -> Result<Output> {
-    let mut command = uplink(lab, arguments)?;
+    let mut command = uplink(lab, &program()?, &[], arguments);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.output().with_context(|| format!("uplink {arguments:?}"))
 }
@@ -302,12 +339,19 @@ pub fn binary() -> Result<PathBuf> {
         .context("no `uplink` binary: set UPLINK_BIN, or build uplink-userspace first")
 }
 
-fn uplink(lab: &Lab, arguments: &[&str]) -> Result<Command> {
-    let mut command = lab.router.command(binary()?.to_str().context("path")?);
+pub(crate) fn program() -> Result<String> {
+    let path = binary()?;
+    Ok(path.to_str().context("a path that is no UTF-8")?.to_owned())
+}
+
+/// A subcommand with the lab's paths. `before` are arguments of a program that runs ours.
+pub(crate) fn uplink(lab: &Lab, program: &str, before: &[String], arguments: &[&str]) -> Command {
+    let mut command = lab.router.command(program);
+    command.args(before);
     let config = format!("{LAB_DIR}/uplink.toml");
     command.args(["--config", &config, "--runtime-dir", "/run/uplink"]);
     command
         .args(["--bpffs", &format!("{BPFFS}/uplink")])
         .args(arguments);
-    Ok(command)
+    command
 }

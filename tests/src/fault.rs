@@ -47,6 +47,32 @@ impl Lab {
         self.isp(isp).ip("link set eth0 up\n")
     }
 
+    /// The gateway has another MAC from now on and does not say so: it neither announces it nor
+    /// asks for the router's, which would tell as well. It still answers who asks.
+    ///
+    /// # Errors
+    /// When ip or nft fails.
+    pub fn change_mac_silently(&self, isp: Isp) -> Result<()> {
+        self.isp(isp).nft(
+            "table arp silent { chain out { type filter hook output priority 0; arp operation request drop; }\n}\n\
+             table ip6 silent { chain out { type filter hook output priority 0;\n\
+               icmpv6 type { nd-neighbor-solicit, nd-router-advert } drop\n\
+               icmpv6 type nd-neighbor-advert ip6 daddr ff02::1 drop\n\
+             }\n}\n",
+        )?;
+        let mac = format!("02:00:00:00:fe:{:02x}", isp.index());
+        self.isp(isp).ip(&format!("link set dev eth0 address {mac}\n"))
+    }
+
+    /// The gateway asks for its neighbours again; its MAC stays as it is.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn end_silence(&self, isp: Isp) -> Result<()> {
+        self.isp(isp)
+            .nft("delete table arp silent\ndelete table ip6 silent\n")
+    }
+
     fn drop_forwarded(&self, isp: Isp, condition: &str) -> Result<()> {
         let [v4, transit4, v6, transit6] = isp.addresses();
         self.isp(isp).nft(&format!(

@@ -6,15 +6,19 @@
 //!
 //! A lab process calls [`isolate`] first, while it is single-threaded, then [`Lab::build`].
 
+pub mod bcp38;
+pub mod cgroup;
 pub mod daemon;
 pub mod echo;
 pub mod fault;
 pub mod isolate;
 pub mod ns;
 pub mod snapshot;
+pub mod strace;
 pub mod topology;
 pub mod traffic;
 
+pub use cgroup::Cgroup;
 pub use daemon::{Config, Daemon};
 pub use echo::Echo;
 pub use isolate::isolate;

@@ -38,6 +38,17 @@ impl Namespace {
         Ok(ns)
     }
 
+    /// The same namespace once more.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            name: self.name.clone(),
+            fd: self.fd.try_clone()?,
+        })
+    }
+
     /// The name given to [`Self::new`].
     #[must_use]
     pub fn name(&self) -> &str {

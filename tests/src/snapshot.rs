@@ -35,7 +35,7 @@ impl Snapshot {
             }
             all.insert(line.to_owned(), lines);
         }
-        all.insert("attached programs".into(), lab.router.enter(|| attached(lab))?);
+        all.insert("attached programs".into(), attached(lab)?);
         all.insert("pins".into(), files(Path::new(BPFFS)));
         all.insert("runtime files".into(), files(Path::new("/run/uplink")));
         all.insert("sysctls".into(), lab.router.enter(sysctls)?);
@@ -75,7 +75,15 @@ fn steady(line: &str) -> String {
     words.join(" ")
 }
 
-fn attached(lab: &Lab) -> Vec<String> {
+/// The programs at the router's interfaces by tcx, one line each.
+///
+/// # Errors
+/// When the namespace cannot be entered.
+pub fn attached(lab: &Lab) -> Result<Vec<String>> {
+    lab.router.enter(|| inside(lab))
+}
+
+fn inside(lab: &Lab) -> Vec<String> {
     let mut devices = match lab.shape {
         crate::Shape::OneNic => vec!["eth0"],
         crate::Shape::NicEach => vec!["wan1", "wan2", "lan0"],

@@ -33,6 +33,11 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+}
+
 impl Isp {
     /// Both.
     pub const ALL: [Self; 2] = [Self::One, Self::Two];
@@ -91,6 +96,23 @@ impl Isp {
         [("192.168.1.100", "fd00:1::100"), ("10.0.0.100", "fd00:2::100")][self as usize]
     }
 
+    /// The router's address in its network.
+    #[must_use]
+    pub fn source(self, family: Family) -> IpAddr {
+        let net = self as u8 + 1;
+        match (family, self) {
+            (Family::V4, Self::One) => Ipv4Addr::new(192, 168, 1, 100).into(),
+            (Family::V4, Self::Two) => Ipv4Addr::new(10, 0, 0, 100).into(),
+            (Family::V6, _) => Ipv6Addr::new(0xfd00, net.into(), 0, 0, 0, 0, 0, 0x100).into(),
+        }
+    }
+
+    /// Its customers' networks.
+    #[must_use]
+    pub const fn networks(self) -> (&'static str, &'static str) {
+        [("192.168.1.0/24", "fd00:1::/64"), ("10.0.0.0/24", "fd00:2::/64")][self as usize]
+    }
+
     /// Its own addresses toward the Internet, and the Internet's toward it.
     const fn transit(self) -> [&'static str; 4] {
         [
@@ -126,6 +148,16 @@ pub fn servers(family: Family) -> [IpAddr; 2] {
     match family {
         Family::V4 => [[203, 0, 113, 10].into(), [203, 0, 113, 11].into()],
         Family::V6 => [0x10, 0x11].map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into()),
+    }
+}
+
+/// One of 65,536 further addresses of the Internet, where the servers listen, too.
+#[must_use]
+pub fn elsewhere(family: Family, n: u16) -> IpAddr {
+    let [high, low] = n.to_be_bytes();
+    match family {
+        Family::V4 => Ipv4Addr::new(198, 18, high, low).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0, 0, 0, 0, n).into(),
     }
 }
 
@@ -230,8 +262,7 @@ impl Lab {
             let [their4, our4, their6, our6] = isp.transit();
             let name = isp.name();
             wire(&self.internet, name, self.isp(isp), "up0")?;
-            let (net4, net6) =
-                [("192.168.1.0/24", "fd00:1::/64"), ("10.0.0.0/24", "fd00:2::/64")][isp.index()];
+            let (net4, net6) = isp.networks();
             self.internet.ip(&format!(
                 "addr add {our4}/30 dev {name}\naddr add {our6}/64 dev {name} nodad\n\
                  route add {net4} via {their4}\nroute add {net6} via {their6}\n",
@@ -245,9 +276,12 @@ impl Lab {
             "2620:fe::9/128",
             "2620:fe::fe/128",
         ];
+        // A server may answer from an address that only a route makes its own.
+        self.internet.sysctl("ipv6/ip_nonlocal_bind", "1")?;
         let add = |address: &&str| format!("addr add {address} dev lo\n");
+        let more = "route add local 198.18.0.0/16 dev lo\nroute add local 2001:db8:18::/112 dev lo\n";
         self.internet
-            .ip(&own.iter().chain(&own6).map(add).collect::<String>())
+            .ip(&(own.iter().chain(&own6).map(add).collect::<String>() + more))
     }
 
     fn provider(&self, isp: Isp) -> Result<()> {

@@ -1,10 +1,18 @@
 //! What clients do: bursts of new flows, and flows that go on while something happens.
 
 mod burst;
+mod fleet;
+mod host;
+mod inbound;
 mod ongoing;
+mod swarm;
 
-pub use burst::{Tally, tcp_connects, udp_flows};
+pub use burst::{Tally, exchange, tcp_connects, tcp_stream_on, udp_flows};
+pub use fleet::{Fleet, FleetReport};
+pub use host::{How, host_sendto, host_tcp, host_udp};
+pub use inbound::{ask_tcp, ask_udp, ping};
 pub use ongoing::{Beat, Ongoing, Report};
+pub use swarm::Swarm;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -77,6 +85,10 @@ fn fresh_tcp(family: Family) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(source), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&source.into())?;
+    connect_tcp(socket, server)
+}
+
+fn connect_tcp(socket: Socket, server: SocketAddr) -> io::Result<TcpStream> {
     socket.connect_timeout(&server.into(), PATIENCE)?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;

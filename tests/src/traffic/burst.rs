@@ -1,7 +1,7 @@
 //! Many new flows, counted by the ISP they took.
 
-use std::io::{Read, Write};
-use std::net::UdpSocket;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, UdpSocket};
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{PATIENCE, Reply, fresh_tcp, fresh_udp, request};
 use crate::echo::{FIRST, REPLY};
+use crate::ns::Namespace;
 use crate::topology::{Family, Isp, Lab};
 
 /// Few enough that no socket buffer or queue for neighbour resolution overflows.
@@ -49,7 +50,7 @@ impl Tally {
         100.0 * self.by_isp[isp.index()] as f64 / self.clean().max(1) as f64
     }
 
-    fn add(&mut self, replies: &[Reply]) {
+    pub(super) fn add(&mut self, replies: &[Reply]) {
         match replies {
             [] => self.lost += 1,
             [first, rest @ ..] if rest.iter().any(|r| r.seen != first.seen) => self.split += 1,
@@ -76,10 +77,27 @@ impl AddAssign for Tally {
 /// # Errors
 /// When sockets cannot be had, or 500 flows are lost; less loss is counted, not an error.
 pub fn udp_flows(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
-    lab.client.enter(|| {
+    udp_by(&lab.client, n, || fresh_udp(family))
+}
+
+/// `n` TCP connections, one after the other, with one request each.
+///
+/// # Errors
+/// When ten fail; fewer are counted as lost.
+pub fn tcp_connects(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
+    tcp_by(&lab.client, n, || fresh_tcp(family))
+}
+
+/// As [`udp_flows`], on connected sockets that `open` makes in `ns`.
+pub(super) fn udp_by(
+    ns: &Namespace,
+    n: usize,
+    mut open: impl FnMut() -> io::Result<UdpSocket> + Send,
+) -> Result<Tally> {
+    ns.enter(|| {
         let mut tally = Tally::default();
         for start in (0..n).step_by(BATCH) {
-            tally += udp_batch(BATCH.min(n - start), family)?;
+            tally += udp_batch(BATCH.min(n - start), &mut open)?;
             ensure!(
                 tally.lost < HOPELESS,
                 "nothing gets through: {tally:?} of {n} flows"
@@ -89,15 +107,17 @@ pub fn udp_flows(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
     })?
 }
 
-/// `n` TCP connections, one after the other, with one request each.
-///
-/// # Errors
-/// When ten fail; fewer are counted as lost.
-pub fn tcp_connects(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
-    lab.client.enter(|| {
+/// As [`tcp_connects`], on streams that `open` makes in `ns`.
+pub(super) fn tcp_by(
+    ns: &Namespace,
+    n: usize,
+    mut open: impl FnMut() -> io::Result<TcpStream> + Send,
+) -> Result<Tally> {
+    ns.enter(|| {
         let mut tally = Tally::default();
         for _ in 0..n {
-            tally.add(tcp_exchange(family).as_slice());
+            let reply = open().ok().and_then(|mut stream| exchange(&mut stream));
+            tally.add(reply.as_slice());
             ensure!(
                 tally.lost < HOPELESS / 50,
                 "nothing gets through: {tally:?} of {n} flows"
@@ -107,11 +127,10 @@ pub fn tcp_connects(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
     })?
 }
 
-fn udp_batch(n: usize, family: Family) -> Result<Tally> {
-    let open = || Ok((fresh_udp(family)?, Vec::new()));
+fn udp_batch(n: usize, open: &mut impl FnMut() -> io::Result<UdpSocket>) -> Result<Tally> {
     let mut flows: Vec<(UdpSocket, Vec<Reply>)> = (0..n)
-        .map(|_| open())
-        .collect::<std::io::Result<_>>()
+        .map(|_| Ok((open()?, Vec::new())))
+        .collect::<io::Result<_>>()
         .context("open UDP sockets")?;
     for seq in 0..PACKETS {
         let kind = if seq == 0 { FIRST } else { 0 };
@@ -147,7 +166,27 @@ fn await_reply(socket: &UdpSocket, seq: u32, deadline: Instant) -> Option<Reply>
 }
 
 pub(super) fn tcp_exchange(family: Family) -> Option<Reply> {
-    let mut stream = fresh_tcp(family).ok()?;
+    exchange(&mut fresh_tcp(family).ok()?)
+}
+
+/// A client's connection, idle, that happens to go through `isp`.
+///
+/// # Errors
+/// When none of 100 does.
+pub fn tcp_stream_on(lab: &Lab, family: Family, isp: Isp) -> Result<TcpStream> {
+    let on_it = || {
+        (0..100).find_map(|_| {
+            let mut stream = fresh_tcp(family).ok()?;
+            (exchange(&mut stream)?.via() == Some(isp)).then_some(stream)
+        })
+    };
+    lab.client
+        .enter(on_it)?
+        .with_context(|| format!("none of 100 connections took {}", isp.name()))
+}
+
+/// One request on a connection; `None` when it is not answered.
+pub fn exchange(stream: &mut TcpStream) -> Option<Reply> {
     stream.write_all(&request(0, FIRST)).ok()?;
     let mut buffer = [0; REPLY];
     stream.read_exact(&mut buffer).ok()?;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::burst::tcp_exchange;
-use super::{PATIENCE, Reply, fresh_tcp, fresh_udp, request};
+use super::host::connected_udp;
+use super::{How, PATIENCE, Reply, fresh_tcp, fresh_udp, request};
 use crate::echo::{FIRST, REPLY};
 use crate::topology::{Family, Isp, Lab};
 
@@ -74,12 +75,32 @@ impl Ongoing {
     /// # Errors
     /// When its first packet is not answered.
     pub fn udp_stream(lab: &Lab, family: Family) -> Result<Self> {
+        Self::unanswered_udp_stream(lab, family)?.answered()
+    }
+
+    /// As [`Self::udp_stream`], without waiting for a reply.
+    ///
+    /// # Errors
+    /// When the socket or the thread cannot be had.
+    pub fn unanswered_udp_stream(lab: &Lab, family: Family) -> Result<Self> {
         let socket = lab.client.enter(|| fresh_udp(family))??;
+        Self::stream_on(lab, socket, family)
+    }
+
+    /// As [`Self::udp_stream`], on a connected socket of the router itself.
+    ///
+    /// # Errors
+    /// As [`Self::udp_stream`].
+    pub fn host_stream(lab: &Lab, family: Family) -> Result<Self> {
+        let socket = lab.router.enter(|| connected_udp(family, How::Free))??;
+        Self::stream_on(lab, socket, family)?.answered()
+    }
+
+    fn stream_on(lab: &Lab, socket: UdpSocket, family: Family) -> Result<Self> {
         let interval = Duration::from_millis(10);
         Self::spawn(lab, move |stop, beats| {
             udp_loop(Some(socket), family, interval, stop, beats)
-        })?
-        .answered()
+        })
     }
 
     /// One TCP connection with a request every 10 ms, each after the reply to the last.

@@ -3,13 +3,20 @@
 //! Not libtest: the lab changes its mount namespace, which needs a process with one thread.
 
 mod balance;
+mod dead_flows;
 mod failover;
+mod fleet;
+mod handmade;
+mod host;
+mod inbound;
 mod kernel;
+mod kill;
 mod lifecycle;
 mod selftest;
 mod support;
+mod tamper;
 
-use std::process::{Command, ExitCode, exit};
+use std::process::{Child, Command, ExitCode, ExitStatus, exit};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -18,14 +25,26 @@ use nix::sys::signal::Signal;
 
 type Scenario = (&'static str, fn() -> Result<()>);
 
-/// No scenario may take longer.
+/// No scenario may take longer, but for those in [`LIMITS`].
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Scenarios whose matter needs more time.
+const LIMITS: &[(&str, Duration)] = &[
+    ("fleet_kill9", Duration::from_secs(150)),
+    ("kill_nth_start", Duration::from_secs(240)),
+    ("kill_nth_failover", Duration::from_secs(240)),
+];
 
 const SCENARIOS: &[Scenario] = &[
     ("lab_one_nic", selftest::one_nic),
     ("lab_nic_each", selftest::nic_each),
     ("lab_faults", selftest::faults),
     ("lab_snapshot", selftest::snapshot),
+    ("lab_inbound", handmade::inbound),
+    ("lab_host", handmade::host),
+    ("lab_fleet", handmade::fleet),
+    ("lab_swarm", handmade::swarm),
+    ("lab_silent_mac", handmade::silent_mac),
     ("balance_v4", balance::v4),
     ("balance_v6", balance::v6),
     ("balance_nic_each", balance::nic_each),
@@ -33,8 +52,21 @@ const SCENARIOS: &[Scenario] = &[
     ("nat_off", balance::nat_off),
     ("failover_blackhole", failover::blackhole),
     ("failover_v6", failover::blackhole_v6),
+    ("failover_100k", dead_flows::hundred_thousand),
+    ("on_failover_reset", dead_flows::reset),
     ("failover_then_recovery", failover::then_recovery),
     ("all_dead_keeps_table", failover::all_dead_keeps_table),
+    ("inbound_box", inbound::the_box),
+    ("inbound_box_v6", inbound::the_box_v6),
+    ("inbound_port_forward", inbound::port_forward),
+    ("inbound_port_forward_v6", inbound::port_forward_v6),
+    ("host_tcp", host::tcp),
+    ("host_udp_connected", host::udp_connected),
+    ("host_udp_sendto", host::udp_sendto),
+    ("host_bound_left_alone", host::bound_left_alone),
+    ("host_udp_follows_failover", host::udp_follows_failover),
+    ("fleet_survives", fleet::survives),
+    ("fleet_kill9", fleet::kill9),
     ("clean_stop", lifecycle::clean_stop),
     ("kill9_then_down", lifecycle::kill9_then_down),
     (
@@ -45,6 +77,21 @@ const SCENARIOS: &[Scenario] = &[
     ("second_daemon_refused", lifecycle::second_daemon_refused),
     ("bad_config_exit_2", lifecycle::bad_config_exit_2),
     ("idle_cost", lifecycle::idle_cost),
+    ("tamper_rules", tamper::rules),
+    ("tamper_routes", tamper::routes),
+    ("tamper_nft", tamper::nft),
+    ("tamper_untranslated", tamper::untranslated),
+    ("tamper_program", tamper::program),
+    ("tamper_pins", tamper::pins),
+    ("tamper_address", tamper::address),
+    ("tamper_link", tamper::link),
+    ("tamper_overrun", tamper::overrun),
+    ("tamper_shadow", tamper::shadow),
+    ("tamper_gateway_mac", tamper::gateway_mac),
+    ("tamper_gateway_mac_v6", tamper::gateway_mac_v6),
+    ("kill_nth_start", kill::nth_start),
+    ("kill_nth_failover", kill::nth_failover),
+    ("kill_nth_stop", kill::nth_stop),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
@@ -102,17 +149,31 @@ fn in_child(name: &str) -> Result<()> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--scenario", name])
         .spawn()?;
+    let id = child.id();
+    let status = within(limit(name), &mut child);
+    // A scenario that was killed leaves its cgroup; everything else goes with the process.
+    let cleared = uplink_lab::cgroup::remove_of(id);
+    let status = status?;
+    anyhow::ensure!(status.success(), "{status}");
+    cleared
+}
+
+fn within(limit: Duration, child: &mut Child) -> Result<ExitStatus> {
     let begun = Instant::now();
-    while begun.elapsed() < LIMIT {
+    while begun.elapsed() < limit {
         if let Some(status) = child.try_wait()? {
-            anyhow::ensure!(status.success(), "{status}");
-            return Ok(());
+            return Ok(status);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     child.kill()?;
     child.wait()?;
-    anyhow::bail!("not done within {LIMIT:?}, killed")
+    anyhow::bail!("not done within {limit:?}, killed")
+}
+
+fn limit(name: &str) -> Duration {
+    let own = LIMITS.iter().find(|(known, _)| *known == name);
+    own.map_or(LIMIT, |(_, limit)| *limit)
 }
 
 fn scenario(name: &str) -> ExitCode {

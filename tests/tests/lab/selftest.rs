@@ -99,12 +99,12 @@ fn reaches_by_both(shape: Shape) -> Result<()> {
     Ok(())
 }
 
-fn expect(tally: Tally, isp: Isp, n: usize) -> Result<()> {
+pub fn expect(tally: Tally, isp: Isp, n: usize) -> Result<()> {
     ensure!(tally.by_isp[isp.index()] == n, "{n} by {isp:?}: {tally:?}");
     Ok(())
 }
 
-fn masquerade(lab: &Lab) -> Result<()> {
+pub fn masquerade(lab: &Lab) -> Result<()> {
     lab.router.sysctl("ipv4/conf/all/send_redirects", "0")?;
     for device in ["eth0", "wan1"] {
         let _ = lab
@@ -121,7 +121,7 @@ fn masquerade(lab: &Lab) -> Result<()> {
     )
 }
 
-fn route_by(lab: &Lab, isp: Isp) -> Result<()> {
+pub fn route_by(lab: &Lab, isp: Isp) -> Result<()> {
     let (v4, v6) = isp.gateways();
     lab.router.ip(&format!(
         "route replace default via {v4}\nroute replace default via {v6}\n"

@@ -1,8 +1,8 @@
 //! What several scenarios need.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use uplink_lab::traffic::{Report, Tally};
 use uplink_lab::{Config, Daemon, Echo, Isp, Lab, Shape};
 
@@ -56,4 +56,33 @@ pub fn expect_unharmed(what: &str, report: &Report, isp: Isp) -> Result<()> {
 /// Sleeps.
 pub fn pause(seconds: f64) {
     std::thread::sleep(Duration::from_secs_f64(seconds));
+}
+
+/// Looks every 15 ms until `done` says so, and returns how long after `since` that was.
+pub fn await_within(
+    what: &str,
+    since: Instant,
+    limit: Duration,
+    mut done: impl FnMut() -> Result<bool>,
+) -> Result<Duration> {
+    while !done()? {
+        ensure!(since.elapsed() < limit, "{what}: not within {limit:?}");
+        pause(0.015);
+    }
+    println!("    {what}: after {:?}", since.elapsed());
+    Ok(since.elapsed())
+}
+
+/// Times that the daemon repaired this kind, by its status.
+pub fn repairs(daemon: &Daemon<'_>, kind: &str) -> Result<u64> {
+    let status = daemon.status()?;
+    let count = status["repairs"][kind]["count"].as_u64();
+    count.with_context(|| format!("status has no count of repairs of {kind}: {}", status["repairs"]))
+}
+
+/// Whether a warning with this code stands.
+pub fn warned(daemon: &Daemon<'_>, code: &str) -> Result<bool> {
+    let status = daemon.status()?;
+    let mut warnings = status["warnings"].as_array().context("no warnings")?.iter();
+    Ok(warnings.any(|w| w["code"] == code))
 }
