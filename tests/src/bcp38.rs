@@ -81,9 +81,17 @@ impl Lab {
     /// # Errors
     /// When there are violations, or as [`Self::carried`].
     pub fn expect_right_isps(&self, what: &str) -> Result<()> {
+        self.expect_right_isps_since(what, 0)
+    }
+
+    /// As [`Self::expect_right_isps`], but for so many violations that were there before.
+    ///
+    /// # Errors
+    /// When there are more, or as [`Self::carried`].
+    pub fn expect_right_isps_since(&self, what: &str, before: u64) -> Result<()> {
         let carried = self.carried()?;
         println!("    {what}: carried {carried:?}");
-        let wrong: u64 = carried.iter().map(Carried::violations).sum();
+        let wrong = carried.iter().map(Carried::violations).sum::<u64>() - before;
         ensure!(
             wrong == 0,
             "{what}: {wrong} packets by the wrong ISP: {carried:?}"

@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail};
 use crate::daemon::{Daemon, program, uplink};
 use crate::topology::Lab;
 
-/// Calls that change the kernel's state, or ask for it: bpf, and those that send on netlink.
-pub const CALLS: [&str; 2] = ["bpf", "sendto"];
+/// Calls that change the kernel's state, or ask for it: bpf, what sends on netlink, and what
+/// removes pins and files.
+pub const CALLS: [&str; 4] = ["bpf", "sendto", "unlink", "rmdir"];
 
 impl<'a> Daemon<'a> {
     /// Starts the daemon, to be killed as it enters the `n`th `call` (from 1) of its main thread.

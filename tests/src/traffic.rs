@@ -5,12 +5,14 @@ mod fleet;
 mod host;
 mod inbound;
 mod ongoing;
+mod swarm;
 
-pub use burst::{Tally, tcp_connects, udp_flows};
+pub use burst::{Tally, exchange, tcp_connects, tcp_stream_on, udp_flows};
 pub use fleet::{Fleet, FleetReport};
 pub use host::{How, host_sendto, host_tcp, host_udp};
 pub use inbound::{ask_tcp, ask_udp, ping};
 pub use ongoing::{Beat, Ongoing, Report};
+pub use swarm::Swarm;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};

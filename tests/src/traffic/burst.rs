@@ -116,7 +116,8 @@ pub(super) fn tcp_by(
     ns.enter(|| {
         let mut tally = Tally::default();
         for _ in 0..n {
-            tally.add(open().ok().and_then(exchange).as_slice());
+            let reply = open().ok().and_then(|mut stream| exchange(&mut stream));
+            tally.add(reply.as_slice());
             ensure!(
                 tally.lost < HOPELESS / 50,
                 "nothing gets through: {tally:?} of {n} flows"
@@ -165,10 +166,27 @@ fn await_reply(socket: &UdpSocket, seq: u32, deadline: Instant) -> Option<Reply>
 }
 
 pub(super) fn tcp_exchange(family: Family) -> Option<Reply> {
-    exchange(fresh_tcp(family).ok()?)
+    exchange(&mut fresh_tcp(family).ok()?)
 }
 
-fn exchange(mut stream: TcpStream) -> Option<Reply> {
+/// A client's connection, idle, that happens to go through `isp`.
+///
+/// # Errors
+/// When none of 100 does.
+pub fn tcp_stream_on(lab: &Lab, family: Family, isp: Isp) -> Result<TcpStream> {
+    let on_it = || {
+        (0..100).find_map(|_| {
+            let mut stream = fresh_tcp(family).ok()?;
+            (exchange(&mut stream)?.via() == Some(isp)).then_some(stream)
+        })
+    };
+    lab.client
+        .enter(on_it)?
+        .with_context(|| format!("none of 100 connections took {}", isp.name()))
+}
+
+/// One request on a connection; `None` when it is not answered.
+pub fn exchange(stream: &mut TcpStream) -> Option<Reply> {
     stream.write_all(&request(0, FIRST)).ok()?;
     let mut buffer = [0; REPLY];
     stream.read_exact(&mut buffer).ok()?;

@@ -1,8 +1,10 @@
 //! The lab without the daemon: what is inbound or the router's own, steered by hand. The same
 //! checks fail where nothing steers.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
-use uplink_lab::traffic::{Fleet, How, Tally, ask_udp, host_sendto, host_tcp, host_udp, udp_flows};
+use uplink_lab::traffic::{Fleet, How, Swarm, Tally, ask_udp, host_sendto, host_tcp, host_udp, udp_flows};
 use uplink_lab::{Family, Isp, Lab, Shape};
 
 use crate::host::Host;
@@ -157,4 +159,26 @@ pub fn silent_mac() -> Result<()> {
         ensure!(tally.by_isp == [20, 0], "{family:?} with the new MAC: {tally:?}");
     }
     lab.end_silence(Isp::One)
+}
+
+/// Each flow of a swarm is seen where it goes, and is not seen where it cannot go.
+pub fn swarm() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    masquerade(&lab)?;
+    let swarm = Swarm::new(&lab, 20_000)?;
+    for isp in Isp::ALL {
+        route_by(&lab, isp)?;
+        // What conntrack knows keeps its address, whichever way it goes.
+        lab.router.run("conntrack -F")?;
+        let begun = Instant::now();
+        let seen = swarm.round()?;
+        println!("    20,000 flows by {isp:?} in {:?}", begun.elapsed());
+        ensure!(seen.iter().all(|via| *via == Some(isp)), "not all by {isp:?}");
+    }
+    lab.blackhole(Isp::Two)?;
+    ensure!(
+        swarm.round()?.iter().all(Option::is_none),
+        "seen through a blackhole"
+    );
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! Not libtest: the lab changes its mount namespace, which needs a process with one thread.
 
 mod balance;
+mod dead_flows;
 mod failover;
 mod fleet;
 mod handmade;
@@ -30,9 +31,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Scenarios whose matter needs more time.
 const LIMITS: &[(&str, Duration)] = &[
     ("fleet_kill9", Duration::from_secs(150)),
-    ("kill_nth_start", Duration::from_secs(300)),
-    ("kill_nth_failover", Duration::from_secs(300)),
-    ("kill_nth_stop", Duration::from_secs(300)),
+    ("kill_nth_start", Duration::from_secs(240)),
+    ("kill_nth_failover", Duration::from_secs(240)),
 ];
 
 const SCENARIOS: &[Scenario] = &[
@@ -43,6 +43,7 @@ const SCENARIOS: &[Scenario] = &[
     ("lab_inbound", handmade::inbound),
     ("lab_host", handmade::host),
     ("lab_fleet", handmade::fleet),
+    ("lab_swarm", handmade::swarm),
     ("lab_silent_mac", handmade::silent_mac),
     ("balance_v4", balance::v4),
     ("balance_v6", balance::v6),
@@ -51,6 +52,8 @@ const SCENARIOS: &[Scenario] = &[
     ("nat_off", balance::nat_off),
     ("failover_blackhole", failover::blackhole),
     ("failover_v6", failover::blackhole_v6),
+    ("failover_100k", dead_flows::hundred_thousand),
+    ("on_failover_reset", dead_flows::reset),
     ("failover_then_recovery", failover::then_recovery),
     ("all_dead_keeps_table", failover::all_dead_keeps_table),
     ("inbound_box", inbound::the_box),
