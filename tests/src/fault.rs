@@ -73,6 +73,22 @@ impl Lab {
             .nft("delete table arp silent\ndelete table ip6 silent\n")
     }
 
+    /// The first ISP's gateway is the second's, too: one MAC for both uplinks.
+    ///
+    /// # Errors
+    /// When ip fails.
+    pub fn share_gateway(&self) -> Result<()> {
+        let (v4, v6) = Isp::Two.gateways();
+        self.isp(Isp::Two).ip("link set eth0 down\n")?;
+        self.isp(Isp::One).ip(&format!(
+            "addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n"
+        ))?;
+        let ((net4, net6), [_, via4, _, via6]) = (Isp::Two.networks(), Isp::One.addresses());
+        self.internet.ip(&format!(
+            "route replace {net4} via {via4}\nroute replace {net6} via {via6}\n"
+        ))
+    }
+
     fn drop_forwarded(&self, isp: Isp, condition: &str) -> Result<()> {
         let [v4, transit4, v6, transit6] = isp.addresses();
         self.isp(isp).nft(&format!(

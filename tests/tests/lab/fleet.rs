@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use uplink_lab::daemon::{binary, run, said, write_config};
-use uplink_lab::traffic::{Fleet, FleetReport};
-use uplink_lab::{Config, Daemon, Lab, Shape};
+use uplink_lab::traffic::{Fleet, FleetReport, udp_flows};
+use uplink_lab::{Config, Daemon, Family, Lab, Shape};
 
-use crate::support::{daemon, lab, pause};
+use crate::support::{daemon, expect_share, lab, pause};
 
 const SECOND: Duration = Duration::from_secs(1);
 const KILLS: u32 = 200;
@@ -32,8 +32,10 @@ pub fn survives() -> Result<()> {
     step("nothing happens")?;
     reweigh(&lab, [1, 9])?;
     step("other weights by reload")?;
+    expect_share("new flows", &udp_flows(&lab, 500, Family::V4)?, 10.0, 5.0)?;
     told(&lab, &["drain", "isp1"])?;
     step("drained")?;
+    expect_share("new flows", &udp_flows(&lab, 200, Family::V4)?, 0.0, 0.0)?;
     told(&lab, &["enable", "isp1"])?;
     step("enabled")?;
     broken_reload(&lab)?;

@@ -1,12 +1,13 @@
 //! Connections from the Internet: every reply leaves by the uplink that the request came in by.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use uplink_lab::traffic::{Tally, ask_tcp, ask_udp, ping};
+use uplink_lab::traffic::{Tally, ask_tcp, ask_udp, ping, udp_flows};
 use uplink_lab::{Echo, Family, Isp, Lab, Shape};
 
-use crate::support::{daemon, lab};
+use crate::support::{await_within, daemon, expect_share, lab, warned};
 
 /// Servers of the router that answer from the address asked, though bound to none.
 const ANY: u16 = 7000;
@@ -58,6 +59,24 @@ fn forwarded(family: Family) -> Result<()> {
         ensure!(carried > 400, "{isp:?} carried {carried} replies only");
     }
     lab.expect_right_isps("asked through both port-forwards")?;
+    daemon.stop()
+}
+
+/// Where both gateways have one MAC, the address asked tells the uplinks apart; the user is told.
+pub fn shared_mac() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    lab.share_gateway()?;
+    let _servers = (box_servers(&lab)?, forwards(&lab)?);
+    let daemon = daemon(&lab, "")?;
+    let warn = || warned(&daemon, "shared-mac");
+    await_within("warned", Instant::now(), Duration::from_secs(1), warn)?;
+    for family in Family::ALL {
+        expect_share("clients", &udp_flows(&lab, 1_000, family)?, 75.0, 5.0)?;
+        for isp in Isp::ALL {
+            ask_box(&lab, isp.source(family))?;
+            ask_forwarded(&lab, isp.source(family))?;
+        }
+    }
     daemon.stop()
 }
 

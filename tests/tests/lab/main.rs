@@ -60,6 +60,7 @@ const SCENARIOS: &[Scenario] = &[
     ("inbound_box_v6", inbound::the_box_v6),
     ("inbound_port_forward", inbound::port_forward),
     ("inbound_port_forward_v6", inbound::port_forward_v6),
+    ("inbound_shared_mac", inbound::shared_mac),
     ("host_tcp", host::tcp),
     ("host_udp_connected", host::udp_connected),
     ("host_udp_sendto", host::udp_sendto),
