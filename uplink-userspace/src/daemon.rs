@@ -65,6 +65,8 @@ pub struct Daemon {
     /// Commands that wait for a table to be published.
     pending: VecDeque<Command>,
     retiring: Vec<Retiring>,
+    /// Pulses so far.
+    pulses: u32,
     /// Who changed the nftables ruleset last.
     changed_nft: Option<nat::Process>,
     since: SystemTime,
@@ -226,9 +228,16 @@ impl Daemon {
         self.repair_nft().await;
     }
 
+    /// Gateways every time, the rest every second time.
     async fn pulse(&mut self) {
-        self.heartbeat();
+        self.pulses = self.pulses.wrapping_add(1);
         self.ask_silent_gateways().await;
+        if !self.pulses.is_multiple_of(2) {
+            return;
+        }
+        if self.settings.stale_after_s != 0 {
+            self.heartbeat();
+        }
         self.repair_programs().await;
         self.repair_leaks().await;
         self.retry().await;

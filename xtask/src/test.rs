@@ -40,7 +40,13 @@ struct Tally {
 
 /// Checks, builds and tests; the last line on stdout is `N passed, M failed`.
 pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
-    shell::need(&[("nft", "nftables"), ("ip", "iproute2"), ("bpftool", "bpftool")])?;
+    shell::need(&[
+        ("nft", "nftables"),
+        ("ip", "iproute2"),
+        ("bpftool", "bpftool"),
+        ("conntrack", "conntrack"),
+        ("strace", "strace"),
+    ])?;
     let object = build::build(workspace)?;
     let mut broken = Vec::new();
     let mut note = |step: Result<()>| broken.extend(step.err().map(|error| format!("{error:#}")));

@@ -101,6 +101,7 @@ impl Parts {
             gateways: Gateways::default(),
             pending: VecDeque::new(),
             retiring: Vec::new(),
+            pulses: 0,
             changed_nft: None,
             since: SystemTime::now(),
             warnings: Vec::new(),

@@ -10,7 +10,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use ipnet::IpNet;
 use uplink_common::record::{Config, Counter, Traffic};
-use uplink_common::{Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, Station, Translation, Uplink};
+use uplink_common::{ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, Station, Translation, Uplink};
 
 use crate::engine::Selection;
 use crate::{resolve, table};
@@ -57,6 +57,8 @@ pub struct Maps {
     counters: PerCpuArray<MapData, Counter>,
     sent: PerCpuArray<MapData, Traffic>,
     received: PerCpuArray<MapData, Traffic>,
+    /// What was written last, to write differences only.
+    addresses: Option<Addresses>,
 }
 
 /// What the program compares route answers and destinations with; values are uplink ids.
@@ -104,6 +106,7 @@ impl Maps {
             counters: take("counters")?.try_into()?,
             sent: take("sent")?.try_into()?,
             received: take("received")?.try_into()?,
+            addresses: None,
         })
     }
 
@@ -121,7 +124,9 @@ impl Maps {
     /// When the kernel refuses a read.
     pub fn uplinks(&self) -> Result<Vec<(u8, Uplink)>> {
         let mut found = Vec::new();
-        for id in 1..=MAX_UPLINKS {
+        let config = self.config()?;
+        let highest = if config.abi == ABI { config.uplinks } else { 0 };
+        for id in 1..=highest.min(MAX_UPLINKS) {
             let record = self.uplinks.get(&id, 0)?;
             if record.name[0] != 0 {
                 found.push((id as u8, record));
@@ -186,10 +191,16 @@ impl Maps {
     /// # Errors
     /// When the kernel refuses a write (more than 256 next hops, 1,024 addresses or stations).
     pub fn set_addresses(&mut self, addresses: &Addresses) -> Result<()> {
+        if self.addresses.as_ref() == Some(addresses) {
+            return Ok(());
+        }
+        self.addresses = None;
         replace(&mut self.next_hops, &addresses.next_hops).context("map `next_hops`")?;
         replace(&mut self.locals, &addresses.locals).context("map `locals`")?;
         replace(&mut self.stations, &addresses.stations).context("map `stations`")?;
-        self.set_bypass(&addresses.bypass).context("map `bypass`")
+        self.set_bypass(&addresses.bypass).context("map `bypass`")?;
+        self.addresses = Some(addresses.clone());
+        Ok(())
     }
 
     fn set_bypass(&mut self, prefixes: &[IpNet]) -> Result<()> {
