@@ -3,7 +3,7 @@
 use aya_ebpf::programs::TcContext;
 use uplink_common::{
     Config, Reason,
-    record::{AMBIGUOUS, DEFRAGMENTED, UNTRANSLATED_LEAK},
+    record::{DEFRAGMENTED, UNTRANSLATED_LEAK},
 };
 
 use crate::{
@@ -14,40 +14,35 @@ use crate::{
     steer, translate,
 };
 
-/// Looks, translates IPv6 prefixes, remembers; never drops.
+/// Looks, translates IPv6 prefixes, remembers; never drops. Most packets have no mark and a public
+/// source, or this host's own: they cost no look-up, or one.
 #[inline(always)]
 pub fn egress(ctx: &TcContext) {
     let Ok(config) = steer::config() else {
         return;
     };
     let marked = (skb::fields(ctx).mark & config.mask) >> (config.shift & 31);
-    let gateway = skb::station(ctx, &skb::linear(ctx), End::Receiver);
-    let uplink = match gateway {
-        Some(uplink) if uplink != AMBIGUOUS => uplink,
-        _ => marked,
-    };
-    if gateway.is_some() {
-        translate::outward(ctx, config, uplink);
-        if config.flags & UNTRANSLATED_LEAK == 0 || !has_foreign_private_source(ctx) {
-            return;
-        }
-    } else if uplink == 0 || uplink > config.uplinks {
-        // No mark, or one that names no uplink: this host's sockets and resets have such.
-        return;
-    }
-    note(ctx, config, gateway.is_some(), uplink);
-}
-
-/// A private source address that is not ours: NAT is missing.
-#[inline(always)]
-fn has_foreign_private_source(ctx: &TcContext) -> bool {
+    translate::outward(ctx, config, marked);
     let bytes = skb::linear(ctx);
     let Ok(network) = parse::network(&bytes) else {
-        return false;
+        return;
     };
     let source = parse::source(&bytes, &network).unwrap_or_default();
+    let leaks = config.flags & UNTRANSLATED_LEAK != 0 && source.is_private(network.family);
+    if marked == 0 && !leaks {
+        return;
+    }
+    // Sent by this host, or given its address by NAT.
     // SAFETY: the entry is only tested for presence.
-    source.is_private(network.family) && unsafe { LOCALS.get(&source) }.is_none()
+    if unsafe { LOCALS.get(&source) }.is_some() {
+        return;
+    }
+    let outward = skb::station(ctx, &bytes, End::Receiver).is_some();
+    // A mark that names no uplink: this host's sockets and resets have such.
+    let inward = !outward && marked != 0 && marked <= config.uplinks;
+    if (outward && leaks) || inward {
+        note(ctx, config, outward, marked);
+    }
 }
 
 /// What is remembered of a packet: outward, that its flow leaves without NAT; inward, with the
@@ -73,9 +68,7 @@ fn note(ctx: &TcContext, config: &Config, outward: bool, uplink: u32) {
         }
         return;
     }
-    // What this host sends itself has no reply that enters here.
-    // SAFETY: the entry is only tested for presence.
-    if opens && unsafe { LOCALS.get(&key.src) }.is_none() {
+    if opens {
         pinned::keep(network.family, &key.reversed(), uplink, false, now_s);
     }
 }

@@ -27,11 +27,17 @@ pub fn inward(ctx: &TcContext, config: &Config) {
     }
 }
 
-/// What leaves by `uplink`, at TC egress.
+/// What leaves by a gateway, at TC egress. Where several gateways have the receiver's MAC address
+/// the uplink is that of the mark.
 #[inline(always)]
-pub fn outward(ctx: &TcContext, config: &Config, uplink: u32) {
-    if config.flags & TRANSLATES != 0 {
-        translate(ctx, uplink, Way::Out);
+pub fn outward(ctx: &TcContext, config: &Config, marked: u32) {
+    if config.flags & TRANSLATES == 0 {
+        return;
+    }
+    match skb::station(ctx, &skb::linear(ctx), End::Receiver) {
+        Some(AMBIGUOUS) => translate(ctx, marked, Way::Out),
+        Some(uplink) => translate(ctx, uplink, Way::Out),
+        None => {}
     }
 }
 

@@ -21,6 +21,13 @@ const HEADERS: [(&str, u32); 2] = [("ipv4", 40), ("ipv6", 60)];
 /// where picking up connections is turned off.
 const MIDDLE: &str = "ct state new,invalid tcp flags & (syn | rst) == 0";
 
+/// What goes to a host behind us needs no mark: answers to what we translated, and what a
+/// port-forward let in. Without one the program at egress has nothing to look at.
+const INWARD: [&str; 2] = [
+    "ct direction reply ct status snat goto inward",
+    "ct direction original ct status dnat goto inward",
+];
+
 /// Sets and chains, and how many rules they hold.
 #[derive(Debug, Default)]
 pub(super) struct Body {
@@ -70,9 +77,16 @@ pub(super) fn body(input: &Input) -> Body {
 
 /// What a connection's first packet decided holds for all others, in both directions.
 fn keep(body: &mut Body, input: &Input) {
+    let (mask, others) = (input.mask, !input.mask);
+    let unmark = [
+        format!("meta mark & {mask:#010x} == 0 accept"),
+        format!("meta mark set meta mark & {others:#010x}"),
+    ];
+    body.chain("inward", &unmark);
     for uplink in input.uplinks {
         let (id, mark) = (uplink.id, set_mark("meta", uplink, input.mask));
-        let mut rules = fitting(uplink, input);
+        let mut rules = INWARD.map(str::to_owned).to_vec();
+        rules.extend(fitting(uplink, input));
         rules.push(mark);
         body.chain(&format!("keep_{id}"), &rules);
         body.chain(&format!("first_{id}"), &[set_mark("ct", uplink, input.mask)]);

@@ -81,8 +81,17 @@ fn a_known_connection_is_decided_by_the_first_rule() {
     assert_eq!(
         chain(&text, "keep_2"),
         [
+            "ct direction reply ct status snat goto inward",
+            "ct direction original ct status dnat goto inward",
             "meta mark & 0x7f000000 == 0x02000000 accept",
             "meta mark set meta mark & 0x80ffffff | 0x02000000",
+        ]
+    );
+    assert_eq!(
+        chain(&text, "inward"),
+        [
+            "meta mark & 0x7f000000 == 0 accept",
+            "meta mark set meta mark & 0x80ffffff",
         ]
     );
     assert_eq!(
@@ -97,7 +106,7 @@ fn this_hosts_packets_are_looked_at_only_where_that_helps() {
     let local = text(|i| i.local = true);
     assert!(local.contains("type route hook output priority mangle"));
     assert_eq!(
-        chain(&local, "keep_1")[1],
+        chain(&local, "keep_1")[3],
         "meta mark & 0x7f000000 == 0x7e000000 accept"
     );
     let mut twins = uplinks();
@@ -118,7 +127,7 @@ fn a_host_mark_that_is_none_of_its_own_is_not_compared() {
     .text;
     assert_eq!(
         (chain(&text, "keep_1").len(), chain(&text, "keep_2").len()),
-        (2, 2)
+        (4, 4)
     );
 }
 
@@ -141,7 +150,7 @@ fn every_leg_gets_a_mark_and_an_address() {
 #[test]
 fn without_nat_only_the_marks_stay() {
     let text = text(|i| i.mode = NatMode::Off);
-    assert!(!text.contains("snat") && !text.contains("type nat"));
+    assert!(!text.contains("snat ip") && !text.contains("type nat"));
     let rules = chain(&text, "postrouting");
     assert_eq!((rules.len(), rules[0]), (4, "ct state != new accept"));
 }
