@@ -309,6 +309,15 @@ impl Bench {
         }
     }
 
+    /// Instructions that the verifier looked at, by program.
+    pub fn verified(&mut self) -> Vec<(String, u32)> {
+        let programs = self.ebpf.programs();
+        let loaded = programs.filter_map(|(name, p)| Some((name.to_owned(), p.info().ok()?)));
+        loaded
+            .filter_map(|(name, info)| Some((name, info.verified_instruction_count()?)))
+            .collect()
+    }
+
     /// The uplink that a socket's mark names.
     pub fn uplink_of_host_mark(&self, mark: u32) -> Option<usize> {
         let found = self.uplinks.iter().find(|u| u.host_mark == mark);

@@ -45,6 +45,19 @@ fn every_row_has_its_outcome() {
     });
 }
 
+/// The kernel gives up at a million, and a start takes as long as this work does.
+#[test]
+fn the_verifier_has_little_to_do() {
+    const BUDGET: u32 = 150_000;
+    in_namespace(|bench| {
+        bench.attach_host();
+        for (name, instructions) in bench.verified() {
+            println!("{name}: {instructions} instructions");
+            assert!((1..BUDGET).contains(&instructions), "{name}: {instructions}");
+        }
+    });
+}
+
 /// `outward` and `host` have rows of their own.
 #[test]
 fn every_reason_has_a_row() {

@@ -72,31 +72,42 @@ impl Daemon {
         inspect::plan(&self.config, &self.engine, usable)
     }
 
+    /// Everything is tried, whatever fails; the first failure is told.
     async fn apply(&mut self, cause: Cause) -> Result<()> {
         let plan = self.plan();
-        let changes = self.routes.apply(&plan).await?;
+        let routing = self.repair_routing(&plan, cause).await;
+        let nft = self.repair_nft_to(&plan, cause).await;
+        let sysctls = self.repair_sysctls(&plan, cause);
+        let addresses = self.set_addresses();
+        if cause == Cause::Routes {
+            self.maps.routes_changed()?;
+        }
+        self.look_for_shadows();
+        routing.and(nft).and(sysctls).and(addresses)
+    }
+
+    async fn repair_routing(&mut self, plan: &Plan, cause: Cause) -> Result<()> {
+        let changes = self.routes.apply(plan).await?;
         if cause == Cause::Ours {
             tracing::debug!(?changes, "routing");
-        } else {
-            if changes.rules > 0 {
-                self.note(Kind::Rules, &format!("{} rules were missing", changes.rules));
-            }
-            if changes.routes > 0 {
-                self.note(Kind::Routes, &format!("{} routes were missing", changes.routes));
-            }
+            return Ok(());
         }
-        self.repair_nft_to(&plan, cause).await?;
+        if changes.rules > 0 {
+            self.note(Kind::Rules, &format!("{} rules were missing", changes.rules));
+        }
+        if changes.routes > 0 {
+            self.note(Kind::Routes, &format!("{} routes were missing", changes.routes));
+        }
+        Ok(())
+    }
+
+    fn repair_sysctls(&mut self, plan: &Plan, cause: Cause) -> Result<()> {
         for change in sysctl::apply(&plan.sysctls)? {
             match cause {
                 Cause::Ours => tracing::info!("sysctl {change}"),
                 _ => self.note(Kind::Sysctls, &change.to_string()),
             }
         }
-        self.set_addresses()?;
-        if cause == Cause::Routes {
-            self.maps.routes_changed()?;
-        }
-        self.look_for_shadows();
         Ok(())
     }
 

@@ -52,6 +52,25 @@ fn everybody_is_used_before_anything_is_known() {
 }
 
 #[test]
+fn flows_of_an_address_that_moved_start_anew_and_may_come_back_at_once() {
+    let mut e = engine();
+    let mut uplinks = e.uplinks().to_vec();
+    uplinks[1].ifindex = 9;
+    let commands = e.readdress(uplinks.clone());
+    assert!(
+        matches!(&commands[..], [Command::Publish(s)] if s.voided.is_empty()),
+        "another interface is no other address: {commands:?}"
+    );
+    uplinks[0].v4.as_mut().unwrap().source = "10.0.1.7".parse().unwrap();
+    let commands = e.readdress(uplinks);
+    let [Command::Publish(s), Command::Abandon(p)] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!((&s.voided[..], *p), (&[path(1)][..], path(1)));
+    assert_eq!(s.v4, Serving(vec![(1, 3), (2, 1)]));
+}
+
+#[test]
 fn a_dead_uplink_leaves_the_table_before_its_connections_are_forgotten() {
     let mut e = engine();
     e.handle(answered(2, 0));
