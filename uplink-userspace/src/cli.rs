@@ -3,13 +3,13 @@
 mod show;
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::config::{self, Problems};
+use crate::options::Options;
 use crate::{api, daemon, inspect};
 
 /// Longest list of flows.
@@ -23,28 +23,6 @@ struct Cli {
     options: Options,
     #[command(subcommand)]
     command: Command,
-}
-
-/// What every command takes.
-#[derive(Clone, Debug, Args)]
-pub struct Options {
-    /// Configuration file
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        default_value = "/etc/uplink/uplink.toml"
-    )]
-    pub config: PathBuf,
-    /// Where the control socket and the state file are
-    #[arg(long, global = true, value_name = "DIR", default_value = "/run/uplink")]
-    pub runtime_dir: PathBuf,
-    /// Where maps and links are pinned
-    #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf/uplink")]
-    pub bpffs: PathBuf,
-    /// Say more; the verifier's log, too
-    #[arg(short, long, global = true)]
-    pub verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -21,14 +21,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::changes::Changes;
-use crate::cli::Options;
 use crate::config::{self, Config};
-use crate::engine::{Command, Engine, Event, Settings};
-use crate::health::Thresholds;
+use crate::engine::{Command, Engine, Event};
 use crate::host::Host;
 use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
+use crate::options::Options;
 use crate::repairs::{Kind, Repairs};
 use crate::resolve::Followed;
 use crate::routes::Routes;
@@ -126,18 +125,6 @@ pub async fn run(options: &Options) -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// What the engine needs of the configuration.
-#[must_use]
-pub fn engine_settings(config: &Config) -> Settings {
-    let thresholds = Thresholds {
-        fall: config.probe.fall,
-        rise: config.probe.rise,
-    };
-    let count = |family| probe::targets(&config.probe, family).len();
-    let targets = uplink_common::Family::ALL.map(count);
-    Settings { thresholds, targets }
 }
 
 impl Daemon {

@@ -11,6 +11,7 @@ use uplink_common::Family;
 
 pub use drain::Refusal;
 
+use crate::config::Config;
 use crate::health::{Health, Thresholds, Verdict};
 use crate::resolve::Uplink;
 use crate::weights::{self, Serving};
@@ -115,6 +116,20 @@ pub struct Settings {
     pub thresholds: Thresholds,
     /// Probes in a round, IPv4 and IPv6. A family without targets is judged by the other.
     pub targets: [usize; 2],
+}
+
+impl Settings {
+    /// What the configuration says.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            thresholds: Thresholds {
+                fall: config.probe.fall,
+                rise: config.probe.rise,
+            },
+            targets: Family::ALL.map(|family| config.probe.targets_of(family).count()),
+        }
+    }
 }
 
 /// The engine.

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use uplink_common::{Family, SLOTS};
 
-use crate::config::{Config, OnFailback, OnFailover};
-use crate::engine::{Engine, Path};
-use crate::health::Verdict;
-use crate::plan::{self, Plan};
+use crate::config::Config;
+use crate::engine::{Engine, Settings};
+use crate::plan::Plan;
 use crate::resolve::{self, Uplink};
-use crate::{daemon, links, maps, nat, sysctl};
+use crate::{desired, links, maps, sysctl};
 
 /// Validates the configuration against this host; with `print_plan` shows what would be installed.
 ///
@@ -20,8 +19,8 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
     let host = links::snapshot(config.kernel.protocol).await?;
     let uplinks = resolve::resolve(config, &host, &BTreeMap::new())?;
     if print_plan {
-        let engine = Engine::new(uplinks, daemon::engine_settings(config), &[], &[]);
-        let plan = plan(config, &engine, |_, _| true);
+        let engine = Engine::new(uplinks, Settings::of(config), &[], &[]);
+        let plan = desired::plan(config, &engine, |_, _| true);
         print!("{}", text(&plan, engine.uplinks(), config));
     } else {
         println!(
@@ -31,41 +30,6 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The whole desired state outside the maps.
-#[must_use]
-pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -> bool) -> Plan {
-    let uplinks = engine.uplinks();
-    let lan = resolve::lan_interfaces(config);
-    let moved = |u: &Uplink, family| has_moved(engine, u, family);
-    let (rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable, moved);
-    Plan {
-        rules,
-        routes,
-        nft: nat::render(&nat::Input {
-            uplinks,
-            lan: &lan,
-            mask: config.kernel.fwmark_mask.bits(),
-            mode: config.nat.mode,
-            local: config.local.enabled,
-            reset: resets(config),
-        }),
-        sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
-    }
-}
-
-/// Whether TCP connections are ever reset.
-fn resets(config: &Config) -> bool {
-    config.nat.on_failover == OnFailover::Reset || config.nat.on_failback == OnFailback::Reset
-}
-
-/// Whether an uplink is dead in a family while others serve there, which is when its traffic has
-/// somewhere else to go.
-fn has_moved(engine: &Engine, u: &Uplink, family: Family) -> bool {
-    let serving = engine.selection().family(family);
-    let dead = engine.verdict(Path { uplink: u.id, family }) == Verdict::Down;
-    dead && serving.weight(u.id) == 0 && serving.0.iter().any(|(_, weight)| *weight > 0)
 }
 
 fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {

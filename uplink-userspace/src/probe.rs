@@ -41,7 +41,7 @@ pub fn start(
         for family in Family::ALL {
             let Some(leg) = u.leg(family) else { continue };
             let path = Path { uplink: u.id, family };
-            let targets = targets(settings, family);
+            let targets: Vec<IpAddr> = settings.targets_of(family).collect();
             if !targets.is_empty() {
                 let prober = Prober::new(path, u.mark, leg, targets, settings)
                     .with_context(|| format!("probing by {} needs CAP_NET_RAW", u.name))?;
@@ -50,13 +50,6 @@ pub fn start(
         }
     }
     Ok(tasks)
-}
-
-/// The targets of a family.
-#[must_use]
-pub fn targets(settings: &config::Probe, family: Family) -> Vec<IpAddr> {
-    let of_family = |t: &&IpAddr| t.is_ipv4() == (family == Family::V4);
-    settings.targets.iter().filter(of_family).copied().collect()
 }
 
 struct Prober {

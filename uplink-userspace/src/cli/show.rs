@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Options;
 use crate::api;
 use crate::changes::Changes;
 use crate::flows::{self, Flow};
+use crate::options::Options;
 use crate::status::{self, Status};
 
 /// Flows in a list for people.

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
+use uplink_common::Family;
 use uplink_common::mark::Mask;
 
 pub use parse::{load, parse};
@@ -180,6 +181,14 @@ pub struct Probe {
     pub fall: u32,
     /// Answered rounds in a row that take it back, 1 to 100.
     pub rise: u32,
+}
+
+impl Probe {
+    /// The targets of a family.
+    pub fn targets_of(&self, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
+        let targets = self.targets.iter().copied();
+        targets.filter(move |t| t.is_ipv4() == (family == Family::V4))
+    }
 }
 
 /// Our share of the kernel's number spaces.

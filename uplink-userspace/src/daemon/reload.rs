@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use uplink_common::Family;
 
-use super::{Daemon, engine_settings, start};
+use super::{Daemon, start};
 use crate::config::{self, Config};
-use crate::engine::{Engine, Path};
+use crate::engine::{Engine, Path, Settings};
 use crate::health::Verdict;
 use crate::host::Host;
 use crate::resolve::{self, Followed, Uplink};
-use crate::{conntrack, inspect, links, nat, sysctl};
+use crate::{conntrack, desired, links, nat, sysctl};
 
 impl Daemon {
     /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
@@ -28,7 +28,7 @@ impl Daemon {
         let uplinks = resolve::resolve(&config, &host, &ids)?;
         let engine = Engine::new(
             uplinks,
-            engine_settings(&config),
+            Settings::of(&config),
             &self.down(),
             &self.engine.drained(),
         );
@@ -67,7 +67,7 @@ impl Daemon {
         let ports = start::ports(&config, host, engine.uplinks());
         start::remember(&self.options, &config, &engine, &ports, self.loaded.hook)?;
         let running = |u: &Uplink, _| start::is_running(host, u);
-        let plan = inspect::plan(&config, &engine, running);
+        let plan = desired::plan(&config, &engine, running);
         for change in sysctl::apply(&plan.sysctls)? {
             tracing::info!("sysctl {change}");
         }

@@ -1,8 +1,6 @@
 //! The kernel's state against the plan: compute what should be, apply the difference, and say
 //! what others had changed.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use anyhow::Result;
 use uplink_common::{Family, FlowKey};
 
@@ -11,7 +9,7 @@ use crate::plan::Plan;
 use crate::repairs::Kind;
 use crate::resolve::Uplink;
 use crate::status::Warning;
-use crate::{conntrack, inspect, links, nat, shadow, sysctl};
+use crate::{conntrack, desired, flow_map, links, nat, shadow, sysctl};
 
 /// Who made the difference that is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +67,7 @@ impl Daemon {
         let usable = |u: &Uplink, family: Family| {
             start::is_running(&self.host, u) && self.followed.is_usable(u, family)
         };
-        inspect::plan(&self.config, &self.engine, usable)
+        desired::plan(&self.config, &self.engine, usable)
     }
 
     /// Everything is tried, whatever fails; the first failure is told.
@@ -216,7 +214,7 @@ impl Daemon {
 
     /// Tells the programs that we live.
     pub(super) fn heartbeat(&mut self) {
-        if let Err(e) = self.maps.heartbeat(boot_s()) {
+        if let Err(e) = self.maps.heartbeat(flow_map::now_s()) {
             tracing::warn!("the heartbeat is not written: {e:#}");
         }
     }
@@ -255,14 +253,4 @@ fn shared_mac(a: &str, b: &str) -> Warning {
         ),
         remedy: "give each uplink a source address of its own, or an interface of its own".into(),
     }
-}
-
-/// Seconds since boot, as the programs count them.
-pub(super) fn boot_s() -> u32 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    let now = now.map_or_else(
-        |_| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-        Duration::from,
-    );
-    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
 }

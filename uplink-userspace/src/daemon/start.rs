@@ -10,20 +10,19 @@ use anyhow::{Context as _, Result, ensure};
 use uplink_common::{ABI, Addr, Family, NextHop, Seed, Uplink as Record};
 
 use super::gateways::Gateways;
-use super::repair::boot_s;
-use super::{Daemon, engine_settings, stop};
-use crate::cli::Options;
+use super::{Daemon, stop};
 use crate::config::{self, Config};
-use crate::engine::Engine;
+use crate::engine::{Engine, Settings};
 use crate::host::Host;
 use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Addresses, Maps};
+use crate::options::Options;
 use crate::repairs::Repairs;
 use crate::resolve::{self, Followed, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
-use crate::{bypass, conntrack, inspect, links, nat, probe, stations, sysctl};
+use crate::{bypass, conntrack, desired, flow_map, links, nat, probe, stations, sysctl};
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
@@ -129,13 +128,13 @@ async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> 
     };
     was_down.retain(|p| !is_drained(p));
     maps.forget_others(&uplinks)?;
-    let engine = Engine::new(uplinks, engine_settings(&config), &was_down, &drained);
+    let engine = Engine::new(uplinks, Settings::of(&config), &was_down, &drained);
     let ports = ports(&config, &host, engine.uplinks());
     remember(options, &config, &engine, &ports, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
     let running = |u: &Uplink, _| is_running(&host, u);
-    let plan = inspect::plan(&config, &engine, running);
+    let plan = desired::plan(&config, &engine, running);
     for change in sysctl::apply(&plan.sysctls)? {
         tracing::info!("sysctl {change}");
     }
@@ -145,7 +144,7 @@ async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> 
     let settings = settings(&config, &maps)?;
     maps.set_addresses(&addresses(&host, engine.uplinks(), &config.kernel))?;
     maps.routes_changed()?;
-    maps.heartbeat(boot_s())?;
+    maps.heartbeat(flow_map::now_s())?;
     maps.publish(engine.uplinks(), engine.selection(), &settings)?;
     for port in &ports {
         loaded.attach(port)?;

@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result};
 
 use super::Daemon;
-use crate::cli::Options;
 use crate::config;
 use crate::lock::Lock;
+use crate::options::Options;
 use crate::routes::Routes;
 use crate::state::State;
 use crate::{api, loader, nat, state, sysctl};

@@ -1,6 +1,5 @@
 //! The BPF maps as user space writes and reads them.
 
-mod flows;
 mod record;
 mod slots;
 
@@ -15,7 +14,6 @@ use uplink_common::{ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, St
 use crate::engine::Selection;
 use crate::{resolve, table};
 
-pub use flows::count_flows;
 pub use record::{Settings, found_dead, name};
 
 use record::{claims, name_bytes, record, same_name, voided};

@@ -1,0 +1,45 @@
+//! The whole desired state outside the maps, from the configuration and what the engine decided.
+
+use uplink_common::Family;
+
+use crate::config::{Config, OnFailback, OnFailover};
+use crate::engine::{Engine, Path};
+use crate::health::Verdict;
+use crate::plan::{self, Plan};
+use crate::resolve::{self, Uplink};
+use crate::{nat, sysctl};
+
+/// Rules, routes, NAT and sysctls. `usable` tells the paths that routes can be made for now.
+#[must_use]
+pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -> bool) -> Plan {
+    let uplinks = engine.uplinks();
+    let lan = resolve::lan_interfaces(config);
+    let moved = |u: &Uplink, family| has_moved(engine, u, family);
+    let (rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable, moved);
+    Plan {
+        rules,
+        routes,
+        nft: nat::render(&nat::Input {
+            uplinks,
+            lan: &lan,
+            mask: config.kernel.fwmark_mask.bits(),
+            mode: config.nat.mode,
+            local: config.local.enabled,
+            reset: resets(config),
+        }),
+        sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
+    }
+}
+
+/// Whether TCP connections are ever reset.
+fn resets(config: &Config) -> bool {
+    config.nat.on_failover == OnFailover::Reset || config.nat.on_failback == OnFailback::Reset
+}
+
+/// Whether an uplink is dead in a family while others serve there, which is when its traffic has
+/// somewhere else to go.
+fn has_moved(engine: &Engine, u: &Uplink, family: Family) -> bool {
+    let serving = engine.selection().family(family);
+    let dead = engine.verdict(Path { uplink: u.id, family }) == Verdict::Down;
+    dead && serving.weight(u.id) == 0 && serving.0.iter().any(|(_, weight)| *weight > 0)
+}
