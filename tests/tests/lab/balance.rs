@@ -97,11 +97,15 @@ pub fn nat_off() -> Result<()> {
 /// The Internet knows the way to the LAN, by the first ISP.
 pub fn route_back(lab: &Lab) -> Result<()> {
     for isp in Isp::ALL {
-        let router = isp.sources().0;
-        lab.isp(isp)
-            .ip(&format!("route add 172.16.0.0/24 via {router}\n"))?;
+        let (v4, v6) = isp.sources();
+        lab.isp(isp).ip(&format!(
+            "route add 172.16.0.0/24 via {v4}\nroute add fd00:10::/64 via {v6}\n"
+        ))?;
     }
-    lab.internet.ip("route add 172.16.0.0/24 via 198.51.100.2\n")
+    let [_, v4, _, v6] = Isp::One.addresses();
+    lab.internet.ip(&format!(
+        "route add 172.16.0.0/24 via {v4}\nroute add fd00:10::/64 via {v6}\n"
+    ))
 }
 
 fn forwarded(lab: &Lab, isp: Isp) -> Result<u64> {

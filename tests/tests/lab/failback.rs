@@ -23,9 +23,7 @@ pub fn pin() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     let daemon = on_the_second(&lab, "on_failback = \"pin\"")?;
     let mut streams = udp(&lab)?;
-    for family in Family::ALL {
-        streams.push(Ongoing::tcp_stream(&lab, family)?);
-    }
+    streams.extend(tcp(&lab)?);
     back(&lab, &daemon)?;
     pause(4.0);
     for stream in streams {
@@ -42,12 +40,36 @@ pub fn drain() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     let daemon = on_the_second(&lab, "on_failback = \"drain\"\ndrain_time = \"3s\"")?;
     let streams = udp(&lab)?;
+    let connections = tcp(&lab)?;
     let served = back(&lab, &daemon)?;
-    pause(5.0);
+    pause(2.0);
+    for stream in connections {
+        expect_unharmed("meanwhile", &stream.stop()?, Isp::Two)?;
+    }
+    pause(3.0);
     for (stream, served) in streams.into_iter().zip(served) {
         let after = moved(&stream.stop()?, served)?;
         ensure!(after >= 2.5, "moved {after:.2} s after, though it had 3 s");
         ensure!(after <= 4.0, "moved {after:.2} s after, though it had 3 s only");
+    }
+    daemon.stop()
+}
+
+/// The preferred uplink dies again before the time is over: nobody moves to it.
+pub fn drain_in_vain() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let daemon = on_the_second(&lab, "on_failback = \"drain\"\ndrain_time = \"3s\"")?;
+    let mut streams = udp(&lab)?;
+    streams.extend(tcp(&lab)?);
+    back(&lab, &daemon)?;
+    lab.blackhole(Isp::One)?;
+    daemon.await_state(Isp::One, "down", 10 * SECOND)?;
+    pause(4.0);
+    for stream in streams {
+        expect_unharmed("begun on isp2", &stream.stop()?, Isp::Two)?;
+    }
+    for family in Family::ALL {
+        expect_share("new flows", &udp_flows(&lab, 100, family)?, 0.0, 0.0)?;
     }
     daemon.stop()
 }
@@ -108,6 +130,11 @@ fn on_the_second<'a>(lab: &'a Lab, failback: &str) -> Result<Daemon<'a>> {
 /// One stream for each family.
 fn udp(lab: &Lab) -> Result<Vec<Ongoing>> {
     let streams = Family::ALL.map(|family| Ongoing::udp_stream_on(lab, family, Isp::Two));
+    streams.into_iter().collect()
+}
+
+fn tcp(lab: &Lab) -> Result<Vec<Ongoing>> {
+    let streams = Family::ALL.map(|family| Ongoing::tcp_stream(lab, family));
     streams.into_iter().collect()
 }
 

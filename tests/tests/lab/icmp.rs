@@ -9,7 +9,7 @@ use serde_json::Value;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use uplink_lab::topology::{CLIENTS, client, elsewhere, servers};
 use uplink_lab::traffic::udp_flows;
-use uplink_lab::{Family, Isp, Lab, Namespace, Shape};
+use uplink_lab::{Family, Isp, Lab, Shape};
 
 use crate::pair::udp_client;
 use crate::support::{daemon, lab};
@@ -23,9 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub fn errors() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     let daemon = daemon(&lab, "")?;
-    for ns in [&lab.internet, lab.isp(Isp::One), lab.isp(Isp::Two)] {
-        unlimited(ns)?;
-    }
+    unlimited(&lab)?;
     lab.bcp38()?;
     for family in Family::ALL {
         expect_refused(&lab, family, FLOWS)?;
@@ -37,12 +35,15 @@ pub fn errors() -> Result<()> {
     daemon.stop()
 }
 
-/// A host answers so many errors to one peer only as the kernel's limits allow.
-pub fn unlimited(ns: &Namespace) -> Result<()> {
-    ns.sysctl("ipv4/icmp_ratelimit", "0")?;
-    ns.sysctl("ipv4/icmp_msgs_per_sec", "100000")?;
-    ns.sysctl("ipv4/icmp_msgs_burst", "10000")?;
-    ns.sysctl("ipv6/icmp/ratelimit", "0")
+/// A host sends so many errors only as the kernel's limits allow: one a second to each peer.
+pub fn unlimited(lab: &Lab) -> Result<()> {
+    for ns in [&lab.internet, lab.isp(Isp::One), lab.isp(Isp::Two)] {
+        ns.sysctl("ipv4/icmp_ratelimit", "0")?;
+        ns.sysctl("ipv4/icmp_msgs_per_sec", "100000")?;
+        ns.sysctl("ipv4/icmp_msgs_burst", "10000")?;
+        ns.sysctl("ipv6/icmp/ratelimit", "0")?;
+    }
+    Ok(())
 }
 
 /// Every one of `n` connected sockets learns that the port is closed.
@@ -66,7 +67,7 @@ pub fn expect_refused(lab: &Lab, family: Family, n: usize) -> Result<()> {
 }
 
 /// The ISP says that the packet expired, and quotes it as the client sent it.
-fn expect_expired(lab: &Lab, family: Family) -> Result<()> {
+pub fn expect_expired(lab: &Lab, family: Family) -> Result<()> {
     let (domain, protocol) = match family {
         Family::V4 => (Domain::IPV4, Protocol::ICMPV4),
         Family::V6 => (Domain::IPV6, Protocol::ICMPV6),

@@ -9,7 +9,7 @@ use uplink_lab::daemon::{log_tail, run, said};
 use uplink_lab::traffic::{Ongoing, udp_flows};
 use uplink_lab::{Daemon, Family, Isp, Lab, Shape, Snapshot};
 
-use crate::support::{await_within, daemon, expect_share, expect_unharmed, lab};
+use crate::support::{await_packets, await_within, daemon, expect_share, expect_unharmed, lab};
 
 const SECOND: Duration = Duration::from_secs(1);
 const CONFIG: &str = "/sys/fs/bpf/uplink/config";
@@ -27,6 +27,7 @@ pub fn other_abi_refused() -> Result<()> {
         println!("    meanwhile: {tally:?}");
         ensure!(tally.clean() == 200, "{family:?}: flows fail: {tally:?}");
     }
+    await_packets(&stream, 50)?;
     expect_unharmed("a stream all the while", &stream.stop()?, Isp::Two)?;
     let output = run(&lab, &["down"])?;
     ensure!(output.status.success(), "down: {}", said(&output));

@@ -81,6 +81,7 @@ const SCENARIOS: &[Scenario] = &[
     ("pins_evicted", pins::evicted),
     ("failback_pin", failback::pin),
     ("failback_drain", failback::drain),
+    ("failback_drain_in_vain", failback::drain_in_vain),
     ("failback_reset", failback::reset),
     ("fragments", fragments::translated),
     ("fragments_nat_off", fragments::untranslated),

@@ -1,5 +1,6 @@
 //! The flow table only saves work: without its pins, and without the program, conntrack decides.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ pub fn evicted() -> Result<()> {
     println!("    {deleted} pins deleted");
     ensure!(deleted >= UDP + TCP, "{deleted} pins of {} flows", UDP + TCP);
     unharmed(&fleet, "without their pins")?;
+    println!("    pins that packets made anew, by uplink id: {:?}", pins()?);
     for family in Family::ALL {
         expect_share("new flows", &udp_flows(&lab, 1_000, family)?, 25.0, 6.0)?;
     }
@@ -35,6 +37,9 @@ pub fn evicted() -> Result<()> {
     daemon.signal(Signal::SIGSTOP)?;
     let programs = attached(&lab)?;
     detach(&lab)?;
+    let tally = udp_flows(&lab, 300, Family::V4)?;
+    println!("    new flows without the program: {tally:?}");
+    ensure!(tally.clean() == 300, "without the program: {tally:?}");
     unharmed(&fleet, "without the program")?;
     daemon.signal(Signal::SIGCONT)?;
     await_within("attached again", Instant::now(), Duration::from_secs(2), || {
@@ -57,11 +62,24 @@ fn reweigh(lab: &Lab, weights: [u32; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Removes every pin; how many there were.
-fn empty_flow_table() -> Result<usize> {
+fn flow_table() -> Result<HashMap<MapData, FlowKey, Pin>> {
     let path = Path::new(BPFFS).join("flows");
     let map = MapData::from_pin(&path).with_context(|| path.display().to_string())?;
-    let mut flows: HashMap<_, FlowKey, Pin> = Map::LruHashMap(map).try_into()?;
+    Ok(Map::LruHashMap(map).try_into()?)
+}
+
+/// Pins by uplink id.
+fn pins() -> Result<BTreeMap<u32, usize>> {
+    let mut count = BTreeMap::new();
+    for pin in flow_table()?.iter() {
+        *count.entry(pin?.1.uplink).or_default() += 1;
+    }
+    Ok(count)
+}
+
+/// Removes every pin; how many there were.
+fn empty_flow_table() -> Result<usize> {
+    let mut flows = flow_table()?;
     // Flows go on meanwhile, so only what is there now.
     let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
     Ok(keys.iter().filter(|key| flows.remove(key).is_ok()).count())
