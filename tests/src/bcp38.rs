@@ -32,13 +32,14 @@ impl Lab {
     pub fn bcp38(&self) -> Result<()> {
         Isp::ALL.into_iter().try_for_each(|isp| {
             let (net4, net6) = isp.networks();
+            let prefixes = isp.prefixes().join(", ");
             self.isp(isp).nft(&format!(
                 "table inet bcp38\ndelete table inet bcp38\ntable inet bcp38 {{\n\
                  counter own {{}}\ncounter private {{}}\ncounter foreign {{}}\n\
                  chain forward {{ type filter hook forward priority 0;\n\
                    iifname \"up0\" accept\n\
                    ip saddr {net4} counter name own accept\n\
-                   ip6 saddr {net6} counter name own accept\n\
+                   ip6 saddr {{ {net6}, {prefixes} }} counter name own accept\n\
                    ip saddr 172.16.0.0/24 counter name private drop\n\
                    ip6 saddr fd00:10::/64 counter name private drop\n\
                    counter name foreign drop\n\

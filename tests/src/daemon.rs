@@ -20,6 +20,8 @@ use crate::topology::{Isp, Lab};
 pub struct Config {
     /// Weights of the two uplinks.
     pub weights: [u32; 2],
+    /// Lines to add to each uplink, TOML.
+    pub uplink_more: [String; 2],
     /// Whole sections to append, TOML.
     pub more: String,
     /// Whether the uplinks have IPv6 gateways.
@@ -33,6 +35,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             weights: [3, 1],
+            uplink_more: Default::default(),
             more: String::new(),
             ipv6: true,
             local: None,
@@ -57,6 +60,7 @@ impl Config {
             if self.ipv6 {
                 let _ = writeln!(text, "gateway6 = \"{gateway6}\"");
             }
+            let _ = writeln!(text, "{}", self.uplink_more[isp.index()]);
         }
         let lan = lab.lan();
         let local = match &self.local {

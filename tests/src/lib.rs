@@ -9,10 +9,12 @@
 pub mod bcp38;
 pub mod cgroup;
 pub mod daemon;
+pub mod delegated;
 pub mod echo;
 pub mod fault;
 pub mod isolate;
 pub mod ns;
+pub mod passed;
 pub mod snapshot;
 pub mod strace;
 pub mod topology;

@@ -71,7 +71,8 @@ impl Isp {
             IpAddr::V4(a) if a.octets()[..3] == [10, 0, 0] => Some(Self::Two),
             IpAddr::V6(a) if a.segments()[..4] == [0xfd00, 1, 0, 0] => Some(Self::One),
             IpAddr::V6(a) if a.segments()[..4] == [0xfd00, 2, 0, 0] => Some(Self::Two),
-            _ => None,
+            IpAddr::V6(a) => Self::of_prefix(a),
+            IpAddr::V4(_) => None,
         }
     }
 

@@ -76,16 +76,13 @@ fn streams(lab: &Lab) -> Result<Vec<Ongoing>> {
 /// Without NAT the client's address arrives, and both ISPs carry flows.
 pub fn nat_off() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
+    route_back(&lab)?;
     for isp in Isp::ALL {
-        let router = isp.sources().0;
-        lab.isp(isp)
-            .ip(&format!("route add 172.16.0.0/24 via {router}\n"))?;
         lab.isp(isp).nft(
             "table ip count { chain forward { type filter hook forward priority 0;\n\
              ip saddr 172.16.0.0/24 counter; }\n}\n",
         )?;
     }
-    lab.internet.ip("route add 172.16.0.0/24 via 198.51.100.2\n")?;
     let daemon = daemon(&lab, "[nat]\nmode = \"off\"\n")?;
     let tally = udp_flows(&lab, 2_000, Family::V4)?;
     let carried = [forwarded(&lab, Isp::One)?, forwarded(&lab, Isp::Two)?];
@@ -95,6 +92,20 @@ pub fn nat_off() -> Result<()> {
     ensure!((share - 75.0).abs() < 4.0, "isp1 carried {share:.1} %");
     std::thread::sleep(Duration::from_millis(100));
     daemon.stop()
+}
+
+/// The Internet knows the way to the LAN, by the first ISP.
+pub fn route_back(lab: &Lab) -> Result<()> {
+    for isp in Isp::ALL {
+        let (v4, v6) = isp.sources();
+        lab.isp(isp).ip(&format!(
+            "route add 172.16.0.0/24 via {v4}\nroute add fd00:10::/64 via {v6}\n"
+        ))?;
+    }
+    let [_, v4, _, v6] = Isp::One.addresses();
+    lab.internet.ip(&format!(
+        "route add 172.16.0.0/24 via {v4}\nroute add fd00:10::/64 via {v6}\n"
+    ))
 }
 
 fn forwarded(lab: &Lab, isp: Isp) -> Result<u64> {

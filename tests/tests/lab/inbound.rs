@@ -62,6 +62,25 @@ fn forwarded(family: Family) -> Result<()> {
     daemon.stop()
 }
 
+/// With a NIC for each ISP the way in is plain, and the way back must be the same.
+pub fn nic_each() -> Result<()> {
+    let (lab, _echo) = lab(Shape::NicEach)?;
+    let _servers = (box_servers(&lab)?, forwards(&lab)?);
+    let daemon = daemon(&lab, "")?;
+    lab.bcp38()?;
+    for family in Family::ALL {
+        for isp in Isp::ALL {
+            let before = lab.carried()?[isp.index()].own;
+            ask_box(&lab, isp.source(family))?;
+            ask_forwarded(&lab, isp.source(family))?;
+            let carried = lab.carried()?[isp.index()].own - before;
+            ensure!(carried > 800, "{isp:?} carried {carried} replies only");
+        }
+    }
+    lab.expect_right_isps("asked through NICs of their own")?;
+    daemon.stop()
+}
+
 /// Where both gateways have one MAC, the address asked tells the uplinks apart; the user is told.
 pub fn shared_mac() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;

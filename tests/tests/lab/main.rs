@@ -4,17 +4,26 @@
 
 mod balance;
 mod dead_flows;
+mod failback;
 mod failover;
 mod fleet;
+mod fragments;
 mod handmade;
 mod host;
+mod icmp;
 mod inbound;
 mod kernel;
 mod kill;
+mod layout;
 mod lifecycle;
+mod mtu;
+mod pair;
+mod pins;
 mod selftest;
 mod support;
 mod tamper;
+mod translation;
+mod tunnels;
 
 use std::process::{Child, Command, ExitCode, ExitStatus, exit};
 use std::time::{Duration, Instant};
@@ -61,6 +70,7 @@ const SCENARIOS: &[Scenario] = &[
     ("inbound_port_forward", inbound::port_forward),
     ("inbound_port_forward_v6", inbound::port_forward_v6),
     ("inbound_shared_mac", inbound::shared_mac),
+    ("nic_each_inbound", inbound::nic_each),
     ("host_tcp", host::tcp),
     ("host_udp_connected", host::udp_connected),
     ("host_udp_sendto", host::udp_sendto),
@@ -68,6 +78,19 @@ const SCENARIOS: &[Scenario] = &[
     ("host_udp_follows_failover", host::udp_follows_failover),
     ("fleet_survives", fleet::survives),
     ("fleet_kill9", fleet::kill9),
+    ("pins_evicted", pins::evicted),
+    ("failback_pin", failback::pin),
+    ("failback_drain", failback::drain),
+    ("failback_drain_in_vain", failback::drain_in_vain),
+    ("failback_reset", failback::reset),
+    ("fragments", fragments::translated),
+    ("fragments_nat_off", fragments::untranslated),
+    ("icmp_errors", icmp::errors),
+    ("icmp_no_redirects", icmp::no_redirects),
+    ("mtu_and_mss", mtu::and_mss),
+    ("prefix_translation", translation::prefixes),
+    ("gre_esp", tunnels::gre_esp),
+    ("other_abi_refused", layout::other_abi_refused),
     ("clean_stop", lifecycle::clean_stop),
     ("kill9_then_down", lifecycle::kill9_then_down),
     (

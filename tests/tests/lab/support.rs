@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use uplink_lab::traffic::{Report, Tally};
+use uplink_lab::traffic::{Ongoing, Report, Tally};
 use uplink_lab::{Config, Daemon, Echo, Isp, Lab, Shape};
 
 /// A lab with its servers.
@@ -71,6 +71,13 @@ pub fn await_within(
     }
     println!("    {what}: after {:?}", since.elapsed());
     Ok(since.elapsed())
+}
+
+/// Waits until the stream has sent so many packets.
+pub fn await_packets(stream: &Ongoing, n: usize) -> Result<()> {
+    let limit = Duration::from_secs(5);
+    let sent = || Ok(stream.report().beats.len() >= n);
+    await_within("enough packets", Instant::now(), limit, sent).map(drop)
 }
 
 /// Times that the daemon repaired this kind, by its status.
