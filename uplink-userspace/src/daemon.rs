@@ -225,6 +225,7 @@ impl Daemon {
         if self.settings.stale_after_s != 0 {
             self.heartbeat();
         }
+        self.repair_again().await;
         self.repair_programs().await;
         self.repair_leaks().await;
         self.retry().await;

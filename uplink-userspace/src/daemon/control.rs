@@ -121,8 +121,7 @@ impl Daemon {
                 "{name} takes no new flows; those it has finish there (`uplink status` shows how many are left)"
             ),
         };
-        tracing::info!("by hand: {text}");
-        Ok(json!({ "changed": true, "text": text }))
+        Ok(self.done(text))
     }
 
     async fn enable(&mut self, parameters: Value) -> Result<Value, Error> {
@@ -136,8 +135,16 @@ impl Daemon {
         self.remember_drained(drained).map_err(failed)?;
         self.handle(Event::Enable(id)).await;
         let text = format!("{name} {}", self.outlook(id));
+        Ok(self.done(text))
+    }
+
+    /// Whoever gave the order hears when the kernel does not follow yet.
+    fn done(&self, mut text: String) -> Value {
+        if !self.pending.is_empty() {
+            text += ", once the kernel takes the new table (`uplink status` says why it does not)";
+        }
         tracing::info!("by hand: {text}");
-        Ok(json!({ "changed": true, "text": text }))
+        json!({ "changed": true, "text": text })
     }
 
     /// What an uplink that is wanted does now, or waits for.

@@ -39,12 +39,14 @@ impl Daemon {
 
     pub(super) async fn retry(&mut self) {
         while let Some(command) = self.pending.pop_front() {
-            if let Command::Publish(selection) = &command
-                && let Err(e) = self.publish(selection).await
-            {
-                tracing::error!("the new table is not live, it is tried again: {e:#}");
-                self.pending.push_front(command);
-                return;
+            if let Command::Publish(selection) = &command {
+                let failed = self.publish(selection).await.err();
+                let failed = failed.map(|e| format!("the new table is not live: {e:#}"));
+                self.report("not-published", failed.clone());
+                if failed.is_some() {
+                    self.pending.push_front(command);
+                    return;
+                }
             }
             match command {
                 Command::Publish(_) => {}

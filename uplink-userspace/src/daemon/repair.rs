@@ -33,8 +33,15 @@ impl Daemon {
         self.report("repair-failed", failed.map(|e| format!("{e:#}")));
     }
 
-    /// Raises or ends a standing warning about our own work.
-    fn report(&mut self, code: &str, failed: Option<String>) {
+    /// Tries again what failed, sooner than the next full comparison.
+    pub(super) async fn repair_again(&mut self) {
+        if self.warnings.iter().any(|w| w.code == "repair-failed") {
+            self.repair(Cause::Others).await;
+        }
+    }
+
+    /// Raises or ends a standing warning about our own work; said once, shown while it lasts.
+    pub(super) fn report(&mut self, code: &str, failed: Option<String>) {
         let before = self.warnings.iter().position(|w| w.code == code);
         let before = before.map(|i| self.warnings.remove(i).text);
         match (failed, before) {
@@ -45,8 +52,7 @@ impl Daemon {
                 self.warnings.push(Warning {
                     code: code.into(),
                     text,
-                    remedy: "it is tried again every few seconds; `journalctl -u uplink` has the history"
-                        .into(),
+                    remedy: "it is tried again all the time; `journalctl -u uplink` has the history".into(),
                 });
             }
             (None, Some(_)) => tracing::info!("the kernel's state is as it should be again"),

@@ -113,7 +113,7 @@ impl Loaded {
             .with_context(|| format!("the BPF object has no program `{name}`"))?
             .try_into()?;
         if let Some(link) = self.links.get(name)
-            && link.update(program.fd()?.as_fd()).is_ok()
+            && link.update(program.fd()?.as_fd())?
         {
             return Ok(false);
         }

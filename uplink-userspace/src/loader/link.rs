@@ -68,17 +68,22 @@ impl Link {
         Self::adopt(pin).with_context(|| format!("{} went away", pin.display()))
     }
 
-    /// Swaps the program atomically.
+    /// Swaps the program atomically. `false` when the link is dead: detached by force, or its
+    /// interface or cgroup went.
     ///
     /// # Errors
-    /// `ENOLINK` when the link was detached by force, or its interface went.
-    pub fn update(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+    /// When the kernel refuses; the link stays as it was.
+    pub fn update(&self, program: BorrowedFd<'_>) -> io::Result<bool> {
         let mut attributes = UpdateAttributes {
             link: self.fd.as_raw_fd().cast_unsigned(),
             program: program.as_raw_fd().cast_unsigned(),
             ..UpdateAttributes::default()
         };
-        bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+        match bpf(BPF_LINK_UPDATE, &mut attributes) {
+            Ok(_) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Pins it again where somebody removed the pin. Returns whether that was needed.

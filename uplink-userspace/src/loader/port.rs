@@ -96,16 +96,17 @@ impl Loaded {
     fn attach_tcx(&mut self, port: &Port, side: TcAttachType) -> Result<bool> {
         let name = port.link(side);
         let pin = self.pin(&name);
-        let adopted = self.links.remove(&name).map(|link| (link, false));
-        let adopted = adopted.or_else(|| Link::adopt(&pin).map(|link| (link, true)));
+        let new = !self.links.contains_key(&name);
+        if new && let Some(link) = Link::adopt(&pin) {
+            self.links.insert(name.clone(), link);
+        }
         let program = program(&mut self.ebpf, port.program(side))?;
-        if let Some((link, new)) = adopted
-            && link.update(program.fd()?.as_fd()).is_ok()
+        if let Some(link) = self.links.get(&name)
+            && link.update(program.fd()?.as_fd())?
         {
-            self.links.insert(name, link);
             return Ok(new);
         }
-        // Somebody detached it by force, or the interface was made anew (ENOLINK).
+        // Somebody detached it by force, or the interface was made anew.
         remove_pin(&pin)?;
         let order = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program.attach_with_options(&port.name, side, order)?;
