@@ -16,8 +16,9 @@ pub trait Bytes {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Walk {
-    /// Where the next header is.
-    pub offset: u32,
+    /// Where the next header is. One byte, so that the verifier of older kernels knows its bounds
+    /// again behind the walk.
+    pub offset: u8,
     /// Its protocol.
     pub proto: u32,
     /// More fragments follow this one.
@@ -28,9 +29,14 @@ pub struct Walk {
     end: u32,
 }
 
+/// Headers are read up to here: Ethernet, two tags, IPv6 with extension headers, and what an ICMP
+/// error quotes.
+pub const HEADERS: u32 = 192;
+
 const WALKING: u32 = 0;
 const ARRIVED: u32 = 1;
 const CUT_SHORT: u32 = 2;
+const TOO_FAR: u32 = 3;
 
 /// Where the network header starts, and its family.
 pub struct Network {
@@ -217,7 +223,7 @@ fn extensions<B: Bytes>(bytes: &B, offset: usize, key: &mut FlowKey) -> Result<U
         });
     }
     let mut walk = Walk {
-        offset: offset as u32,
+        offset: offset as u8,
         proto: u32::from(key.proto),
         first_fragment: 0,
         later_fragment: 0,
@@ -228,7 +234,7 @@ fn extensions<B: Bytes>(bytes: &B, offset: usize, key: &mut FlowKey) -> Result<U
     if walk.end == CUT_SHORT {
         return Err(Reason::Truncated);
     }
-    if walk.end == WALKING && is_extension(walk.proto) {
+    if walk.end == TOO_FAR || (walk.end == WALKING && is_extension(walk.proto)) {
         return Err(Reason::TooDeep);
     }
     Ok(Upper {
@@ -261,7 +267,12 @@ impl Walk {
             self.later_fragment = u32::from(be16([c, d]) & 0xfff8);
         }
         self.proto = u32::from(next);
-        self.offset += 8 + more;
+        let offset = u32::from(self.offset) + 8 + more;
+        if offset > HEADERS {
+            self.end = TOO_FAR;
+            return false;
+        }
+        self.offset = offset as u8;
         if self.later_fragment != 0 {
             self.first_fragment = 0;
             self.end = ARRIVED;

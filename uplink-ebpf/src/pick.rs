@@ -7,10 +7,25 @@ use crate::{
     walk::{GO_ON, STOP, walk},
 };
 
+/// In an answer of [`choose`]: by the weights of now, not by the slot.
+const BY_WEIGHT: u32 = 1 << 16;
+const NOBODY: u32 = 0;
+
 /// The uplink of the flow's slot; where somebody edited a weight in the map, the uplink by
 /// the weights as they are now.
 #[inline(always)]
 pub fn pick(config: &Config, family: Family, key: &FlowKey) -> Result<(u32, Reason), Reason> {
+    match choose(config, family, key) {
+        NOBODY => Err(Reason::BadSlot),
+        id if id & BY_WEIGHT != 0 => Ok((id & !BY_WEIGHT, Reason::PickedByWeight)),
+        id => Ok((id, Reason::Picked)),
+    }
+}
+
+/// Not inlined: the hash needs stack, of which all frames together have 512 bytes. A function of
+/// its own returns one register, hence the number.
+#[inline(never)]
+fn choose(config: &Config, family: Family, key: &FlowKey) -> u32 {
     let hash = hash::flow(config.seed, key);
     let mut survey = Survey {
         family: family.bit(),
@@ -19,23 +34,24 @@ pub fn pick(config: &Config, family: Family, key: &FlowKey) -> Result<(u32, Reas
     };
     walk(config.uplinks, survey_one, &mut survey);
     if survey.edited != 0 {
-        let point = select::point(hash, survey.total);
         let mut search = Search {
             family: family.bit(),
-            point,
-            found: 0,
+            point: select::point(hash, survey.total),
+            found: NOBODY,
         };
         walk(config.uplinks, search_one, &mut search);
         return match search.found {
-            0 => Err(Reason::BadSlot),
-            id => Ok((id, Reason::PickedByWeight)),
+            NOBODY => NOBODY,
+            id => id | BY_WEIGHT,
         };
     }
-    let slot = SLOT_TABLE.get(select::slot(hash)).ok_or(Reason::BadSlot)?;
+    let Some(slot) = SLOT_TABLE.get(select::slot(hash)) else {
+        return NOBODY;
+    };
     let id = u32::from(select::in_bank(slot, family, config.bank));
     match UPLINKS.get(id) {
-        Some(u) if id != 0 && weight(u, family.bit()) != 0 => Ok((id, Reason::Picked)),
-        _ => Err(Reason::BadSlot),
+        Some(u) if weight(u, family.bit()) != 0 => id,
+        _ => NOBODY,
     }
 }
 

@@ -5,13 +5,9 @@ use uplink_common::Station;
 
 use crate::{
     maps::STATIONS,
-    parse::{Bytes, MAX_EXTENSIONS, Walk},
+    parse::{Bytes, HEADERS, MAX_EXTENSIONS, Walk},
     walk::{GO_ON, STOP, walk},
 };
-
-/// Headers that are parsed lie within this many bytes: Ethernet, two tags, IPv6 with extension
-/// headers, and what an ICMP error quotes.
-const HEADERS: u32 = 192;
 
 /// The linear part of an skb.
 pub struct Linear {
@@ -46,10 +42,9 @@ extern "C" fn step(_index: u32, steps: *mut Steps) -> i64 {
     // SAFETY: `walk` passes a valid state.
     let steps = unsafe { &mut *steps };
     let mut head = [0; 4];
-    let offset = steps.walk.offset;
-    let there = offset <= HEADERS
-        // SAFETY: the buffer is valid for its four bytes, the context during the program.
-        && unsafe { bpf_skb_load_bytes(steps.skb.cast(), offset, head.as_mut_ptr().cast(), 4) } == 0;
+    let offset = u32::from(steps.walk.offset);
+    // SAFETY: the buffer is valid for its four bytes, the context during the program.
+    let there = unsafe { bpf_skb_load_bytes(steps.skb.cast(), offset, head.as_mut_ptr().cast(), 4) } == 0;
     if steps.walk.step(there.then_some(head)) {
         GO_ON
     } else {
