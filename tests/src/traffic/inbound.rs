@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,7 +22,7 @@ const ICMP6: (u8, u8) = (128, 129);
 /// As [`super::udp_flows`].
 pub fn ask_udp(lab: &Lab, to: SocketAddr, n: usize) -> Result<Tally> {
     udp_by(&lab.internet, n, || {
-        let socket = UdpSocket::bind((any(to.ip()), 0))?;
+        let socket = UdpSocket::bind(fresh_source(to))?;
         socket.connect(to)?;
         Ok(socket)
     })
@@ -33,7 +34,10 @@ pub fn ask_udp(lab: &Lab, to: SocketAddr, n: usize) -> Result<Tally> {
 /// As [`super::tcp_connects`].
 pub fn ask_tcp(lab: &Lab, to: SocketAddr, n: usize) -> Result<Tally> {
     tcp_by(&lab.internet, n, || {
-        connect_tcp(Socket::new(Domain::for_address(to), Type::STREAM, None)?, to)
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&fresh_source(to).into())?;
+        connect_tcp(socket, to)
     })
 }
 
@@ -66,6 +70,14 @@ fn one_ping(to: IpAddr) -> std::io::Result<bool> {
     socket.write_all(&[request, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4])?;
     let mut answer = [0; 64];
     Ok(matches!(socket.read(&mut answer), Ok(n) if n > 0 && answer[0] == reply))
+}
+
+/// A port that no flow of this process asked from before (within 30,000): a port that comes again
+/// would meet what conntrack remembers of the earlier flow.
+fn fresh_source(to: SocketAddr) -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::new(any(to.ip()), 20_000 + (n % 30_000) as u16)
 }
 
 pub(super) fn any(like: IpAddr) -> IpAddr {
