@@ -11,6 +11,7 @@ mod host;
 mod outward;
 mod reference;
 mod rows;
+mod world;
 
 use std::collections::HashMap;
 
