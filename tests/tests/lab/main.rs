@@ -20,6 +20,7 @@ mod mtu;
 mod pair;
 mod pins;
 mod selftest;
+mod stale;
 mod support;
 mod tamper;
 mod translation;
@@ -91,6 +92,7 @@ const SCENARIOS: &[Scenario] = &[
     ("prefix_translation", translation::prefixes),
     ("gre_esp", tunnels::gre_esp),
     ("other_abi_refused", layout::other_abi_refused),
+    ("stale_after", stale::stale_after),
     ("clean_stop", lifecycle::clean_stop),
     ("kill9_then_down", lifecycle::kill9_then_down),
     (

@@ -72,6 +72,7 @@ fn steered(v4: V4, v6: V6) -> Vec<Row> {
         row("IPv6 extension headers", v6.with_extensions(), Picked),
         row("a first fragment", v4.first_fragment(), Picked),
         row("a later fragment", v4.later_fragment(), Picked),
+        row("SCTP", v4.protocol(132), Picked),
         row("GRE", v4.protocol(47), Picked),
         row("ESP", v4.protocol(50), Picked),
         row("an unknown protocol", v4.protocol(253), Picked),

@@ -30,21 +30,23 @@ impl Daemon {
         self.replace_warnings(&["unusable"], unusable);
         let uplinks = followed.uplinks.clone();
         self.followed = followed;
-        if uplinks == self.engine.uplinks() {
-            return Ok(());
+        if uplinks != self.engine.uplinks() {
+            let commands = self.engine.readdress(uplinks);
+            self.carry_out(commands).await;
+            let uplinks: Vec<String> = self.engine.uplinks().iter().map(described).collect();
+            self.note(Kind::Addresses, &uplinks.join("; "));
+            (from.probers, from.probes) = self.probers()?;
         }
-        let commands = self.engine.readdress(uplinks);
-        self.carry_out(commands).await;
-        self.follow_ports()?;
-        let uplinks: Vec<String> = self.engine.uplinks().iter().map(described).collect();
-        self.note(Kind::Addresses, &uplinks.join("; "));
-        (from.probers, from.probes) = self.probers()?;
-        Ok(())
+        self.follow_ports()
     }
 
-    /// An interface that was made anew has another index, and no programs.
+    /// An interface that was made anew has another index, and no programs. What fails here is tried
+    /// again when the host changes next.
     fn follow_ports(&mut self) -> Result<()> {
         let ports = start::ports(&self.config, &self.host, self.engine.uplinks());
+        if ports == self.ports {
+            return Ok(());
+        }
         let gone: Vec<_> = self
             .ports
             .iter()

@@ -11,7 +11,7 @@ use crate::engine::{Engine, Path, Settings};
 use crate::health::Verdict;
 use crate::host::Host;
 use crate::resolve::{self, Followed, Uplink};
-use crate::{conntrack, desired, links, nat, sysctl};
+use crate::{conntrack, desired, flow_map, links, nat, sysctl};
 
 impl Daemon {
     /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
@@ -77,6 +77,8 @@ impl Daemon {
             .set_addresses(&start::addresses(host, engine.uplinks(), &config.kernel))?;
         self.settings.nat = config.nat.mode;
         self.settings.stale_after_s = start::stale_after_s(&config);
+        // Without `stale_after` so far nobody had to hear that we live.
+        self.maps.heartbeat(flow_map::now_s())?;
         self.maps
             .publish(engine.uplinks(), engine.selection(), &self.settings)?;
         for port in &ports {
