@@ -4,7 +4,7 @@ use crate::{Addr, Family, Seed};
 
 /// Number of the contract between programs, maps and user space. Raised when a record, a map
 /// or a meaning changes; pins of another ABI are refused, not reinterpreted.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Entries of the slot table: a prime, as Maglev (Eisenbud et al., NSDI 2016) wants it, and
 /// large enough that shares are within 0.1 points of the weights.
@@ -182,6 +182,38 @@ pub struct Traffic {
     pub flows: u64,
 }
 
+/// Buckets of [`Passive::rtt_log2`].
+pub const RTT_BUCKETS: usize = 24;
+
+/// Map `passive`, by [`passive_index`], per CPU: what the users' own packets tell about a path.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Passive {
+    /// TCP connections that began: first SYNs sent by the uplink.
+    pub opened: u64,
+    /// Of those, the ones that the other end answered, be it with SYN and ACK or with RST.
+    pub answered: u64,
+    /// SYNs sent again.
+    pub retransmitted: u64,
+    /// DNS queries over UDP.
+    pub queries: u64,
+    /// Of those, the ones that were answered.
+    pub responses: u64,
+    /// Sum of the round-trip times, microseconds.
+    pub rtt_us: u64,
+    /// How many they were: SYNs sent once and answered, and TCP timestamps that came back.
+    pub rtts: u64,
+    /// The same by the whole part of their binary logarithm in microseconds.
+    pub rtt_log2: [u64; RTT_BUCKETS],
+}
+
+/// The index of a path in map `passive`.
+#[inline(always)]
+#[must_use]
+pub const fn passive_index(uplink: u32, family: Family) -> u32 {
+    2 * uplink + family as u32
+}
+
 /// Map `policies`, by number, per CPU. Number 0 is the rule for what no policy matches: balance
 /// over all uplinks.
 #[repr(C)]
@@ -192,6 +224,7 @@ pub struct Policy {
 }
 
 const _: () = assert!(size_of::<Policy>() == 8);
+const _: () = assert!(size_of::<Passive>() == 56 + 8 * RTT_BUCKETS);
 const _: () = assert!(size_of::<Config>() == 56);
 const _: () = assert!(size_of::<Uplink>() == 80);
 const _: () = assert!(size_of::<Station>() == 12);
@@ -221,6 +254,8 @@ mod pod {
     unsafe impl aya::Pod for Traffic {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Policy {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Passive {}
     // SAFETY: as above; the pad bytes are a named field.
     unsafe impl aya::Pod for Station {}
     // SAFETY: as above.

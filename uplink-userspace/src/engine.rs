@@ -23,6 +23,8 @@ pub enum Event {
     Answered {
         /// Which path was probed.
         path: Path,
+        /// Which target of the path's family was asked, in the order of the file.
+        target: u8,
         /// Round of the probe.
         round: u64,
         /// Round-trip time.
@@ -32,6 +34,8 @@ pub enum Event {
     Lost {
         /// Which path was probed.
         path: Path,
+        /// Which target of the path's family was asked, in the order of the file.
+        target: u8,
         /// Round of the probe.
         round: u64,
     },
@@ -243,11 +247,11 @@ impl Engine {
     pub fn handle(&mut self, event: Event) -> Vec<Command> {
         let mut flip = None;
         let news = match event {
-            Event::Answered { path, round, rtt } => {
+            Event::Answered { path, round, rtt, .. } => {
                 flip = self.judge(path, |h| h.answer(round, rtt)).map(|to| (path, to));
                 flip.is_some()
             }
-            Event::Lost { path, round } => {
+            Event::Lost { path, round, .. } => {
                 flip = self.judge(path, |h| h.loss_of(round)).map(|to| (path, to));
                 flip.is_some()
             }

@@ -41,7 +41,7 @@ pub fn start(
         for family in Family::ALL {
             let Some(leg) = u.leg(family) else { continue };
             let path = Path { uplink: u.id, family };
-            let targets: Vec<IpAddr> = settings.targets_of(family).collect();
+            let targets: Vec<IpAddr> = settings.targets_of(family).map(|t| t.address).collect();
             if !targets.is_empty() {
                 let prober = Prober::new(path, u.mark, leg, targets, settings)
                     .with_context(|| format!("probing by {} needs CAP_NET_RAW", u.name))?;
@@ -148,6 +148,7 @@ impl Prober {
         let rtt = open.sent.elapsed();
         Some(Event::Answered {
             path: self.path,
+            target: 0,
             round: open.round,
             rtt,
         })
@@ -167,7 +168,11 @@ impl Prober {
         rounds.sort_unstable();
         rounds
             .into_iter()
-            .map(|round| Event::Lost { path, round })
+            .map(|round| Event::Lost {
+                path,
+                target: 0,
+                round,
+            })
             .collect()
     }
 

@@ -1,8 +1,10 @@
 //! The configuration file: what it can say, its defaults, and where each value stands, so that
 //! every later complaint can point at a line and a column.
 
+mod health;
 mod nat;
 mod parse;
+mod probe;
 mod problem;
 mod reader;
 mod sections;
@@ -16,10 +18,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
-use uplink_common::Family;
 use uplink_common::mark::Mask;
 
+pub use health::{Balance, By, Capacity, Health, Limits, Period, Quota, Then};
 pub use parse::{load, parse};
+pub use probe::{Http, Kind, Probe, Target};
 pub use problem::{Problem, Problems};
 pub(crate) use problem::{shown, suggest};
 
@@ -42,7 +45,7 @@ pub struct File {
 }
 
 /// A valid configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where it came from.
     pub file: File,
@@ -54,8 +57,12 @@ pub struct Config {
     pub local: Local,
     /// Source address translation, and what becomes of translated flows.
     pub nat: Nat,
-    /// Health probes.
+    /// Probes of the uplinks that have none of their own.
     pub probe: Probe,
+    /// What makes an uplink worse, and better again.
+    pub health: Health,
+    /// What the shares of new flows follow.
+    pub balance: Balance,
     /// Numbers that must not collide with others on this host.
     pub kernel: Kernel,
 }
@@ -81,6 +88,14 @@ pub struct Uplink {
     pub prefix6: Option<Prefixes>,
     /// Its routing table.
     pub table: At<u32>,
+    /// `false` keeps it configured and takes it out of everything: its state is `disabled`.
+    pub enabled: bool,
+    /// How it is probed: `[probe]`, or what it says itself.
+    pub probe: Probe,
+    /// What it can carry, as far as the user knows.
+    pub capacity: Capacity,
+    /// How much it may carry, if that is limited.
+    pub quota: Option<Quota>,
 }
 
 impl Uplink {
@@ -98,9 +113,19 @@ impl Uplink {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
     /// The next hop's address.
-    pub address: At<IpAddr>,
+    pub address: At<NextHop>,
     /// Our address towards it; default: the interface's address in the gateway's subnet.
     pub source: Option<At<IpAddr>>,
+}
+
+/// A next hop as the file names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// This one.
+    Fixed(IpAddr),
+    /// That of the default route which DHCP, router advertisements or an administrator put on
+    /// the interface.
+    Auto,
 }
 
 /// IPv6 prefix translation (RFC 6296) through one uplink: two different prefixes of the same
@@ -166,29 +191,6 @@ pub enum NatMode {
     Masquerade,
     /// Addresses stay: the gateways route our prefixes back.
     Off,
-}
-
-/// How uplinks are probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
-    /// Probed through every uplink that carries their family.
-    pub targets: Vec<IpAddr>,
-    /// Between rounds, 50 ms to 1 h.
-    pub interval: Duration,
-    /// A reply later than this counts as lost, 10 ms to 1 min.
-    pub timeout: Duration,
-    /// Lost rounds in a row that take an uplink out, 1 to 100.
-    pub fall: u32,
-    /// Answered rounds in a row that take it back, 1 to 100.
-    pub rise: u32,
-}
-
-impl Probe {
-    /// The targets of a family.
-    pub fn targets_of(&self, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
-        let targets = self.targets.iter().copied();
-        targets.filter(move |t| t.is_ipv4() == (family == Family::V4))
-    }
 }
 
 /// Our share of the kernel's number spaces.

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
-use super::{Config, File};
+use super::{Balance, Config, File, Health};
 use super::{nat, sections, uplinks};
 
 /// Far beyond any real file, and small enough to read at a whim.
@@ -91,14 +91,17 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
     let mut top = Reader::new("", table.get_ref(), 0..0, sink);
     let (kernel, mask) = sections::kernel(&mut top);
     let nat = nat::read(&mut top);
-    let uplinks = uplinks::read(&mut top, &kernel, mask, &nat);
+    let probe = sections::probe(&mut top);
+    let uplinks = uplinks::read(&mut top, &kernel, mask, &nat, &probe);
     nat::is_used(&mut top, &nat, &uplinks);
     let config = Config {
         file: file.clone(),
         lan: sections::lan(&mut top),
         local: sections::local(&mut top),
         nat,
-        probe: sections::probe(&mut top, &uplinks),
+        probe,
+        health: Health::default(),
+        balance: Balance::default(),
         kernel,
         uplinks,
     };

@@ -1,14 +1,13 @@
 //! The tables that are not uplinks: each read over its defaults.
 
 use std::net::IpAddr;
-use std::ops::Range;
 use std::time::Duration;
 
 use uplink_common::mark::Mask;
 
 use super::reader::{Reader, Refusal, time_span, wrong};
 use super::uplinks::{self, interface_name};
-use super::{At, Attach, Kernel, Local, Probe, Uplink};
+use super::{At, Attach, Kernel, Kind, Local, Probe, Target};
 
 /// Of both families, run by different people; those of a family that no uplink has do no harm.
 const TARGETS: [&str; 4] = ["1.1.1.1", "9.9.9.9", "2606:4700:4700::1111", "2620:fe::9"];
@@ -55,27 +54,29 @@ fn cgroup(text: &str) -> Result<String, Refusal> {
     }
 }
 
-pub(super) fn probe(top: &mut Reader<'_, '_>, uplinks: &[Uplink]) -> Probe {
+pub(super) fn probe(top: &mut Reader<'_, '_>) -> Probe {
     let mut probe = Probe {
-        targets: TARGETS.iter().filter_map(|t| t.parse().ok()).collect(),
+        kind: Kind::Icmp,
+        targets: TARGETS.iter().filter_map(|t| target(t).ok()).collect(),
+        quorum: 1,
         interval: Duration::from_millis(500),
         timeout: Duration::from_secs(1),
         fall: 3,
         rise: 5,
     };
     if let Some(mut table) = top.table("probe", "[probe]") {
-        fill_probe(&mut table, &mut probe, uplinks);
+        fill_probe(&mut table, &mut probe);
         table.finish();
     }
     probe
 }
 
-fn fill_probe(table: &mut Reader<'_, '_>, probe: &mut Probe, uplinks: &[Uplink]) {
+fn fill_probe(table: &mut Reader<'_, '_>, probe: &mut Probe) {
     let later = ["tcp", "dns", "http", "https", "exec"];
     let mut types = vec![("icmp", Some(()))];
     types.extend(later.map(|word| (word, None)));
     table.one_of("type", &types);
-    if let Some(targets) = targets(table, uplinks) {
+    if let Some(targets) = targets(table) {
         probe.targets = targets;
     }
     let ms = Duration::from_millis;
@@ -91,7 +92,7 @@ fn fill_probe(table: &mut Reader<'_, '_>, probe: &mut Probe, uplinks: &[Uplink])
     probe.rise = rise.map_or(probe.rise, |n| n.value);
 }
 
-fn targets(table: &mut Reader<'_, '_>, uplinks: &[Uplink]) -> Option<Vec<IpAddr>> {
+fn targets(table: &mut Reader<'_, '_>) -> Option<Vec<Target>> {
     let allowed = "IP addresses, such as [\"1.1.1.1\", \"9.9.9.9\"]";
     let before = table.problems.len();
     let read = table.list("targets", allowed, target)?;
@@ -109,32 +110,13 @@ fn targets(table: &mut Reader<'_, '_>, uplinks: &[Uplink]) -> Option<Vec<IpAddr>
             false => targets.push(target.value),
         }
     }
-    // An uplink whose gateway was refused lacks a family only for that reason.
-    if table.problems.is_empty() {
-        reachable(table, &targets, read.span, uplinks);
-    }
     Some(targets)
 }
 
-/// An uplink without any target of its families could never be found up.
-fn reachable(table: &mut Reader<'_, '_>, targets: &[IpAddr], span: Range<usize>, uplinks: &[Uplink]) {
-    for uplink in uplinks {
-        let probed = |t: &IpAddr| match t {
-            IpAddr::V4(_) => uplink.v4.is_some(),
-            IpAddr::V6(_) => uplink.v6.is_some(),
-        };
-        if !targets.iter().any(probed) {
-            let name = &uplink.name.value;
-            let message = format!("no target has the address family of uplink {name}");
-            table.complain(span.clone(), message, "add one that it can reach");
-        }
-    }
-}
-
-fn target(text: &str) -> Result<IpAddr, Refusal> {
+fn target(text: &str) -> Result<Target, Refusal> {
     let address: IpAddr = text.parse().map_err(|_| wrong("is not an IP address"))?;
     match uplinks::host_address(address) {
-        true => Ok(address),
+        true => Ok(Target { address, port: 0 }),
         false => Err(wrong("is not the address of a host")),
     }
 }

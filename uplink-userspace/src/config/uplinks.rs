@@ -7,7 +7,7 @@ use uplink_common::{Family, MAX_UPLINKS};
 
 use super::nat::{self, Inside};
 use super::reader::{Reader, Refusal, wrong};
-use super::{At, Gateway, Kernel, Nat, Uplink};
+use super::{At, Capacity, Gateway, Kernel, Nat, NextHop, Probe, Uplink};
 
 const TITLE: &str = "[[uplink]]";
 
@@ -18,7 +18,13 @@ const LONGEST_NAME: usize = 15;
 const KERNEL_TABLES: [u32; 4] = [0, 253, 254, 255];
 
 /// All uplinks that make sense by themselves.
-pub(super) fn read(top: &mut Reader<'_, '_>, kernel: &Kernel, mask: At<Mask>, nat: &Nat) -> Vec<Uplink> {
+pub(super) fn read(
+    top: &mut Reader<'_, '_>,
+    kernel: &Kernel,
+    mask: At<Mask>,
+    nat: &Nat,
+    probe: &Probe,
+) -> Vec<Uplink> {
     let absent = !top.has("uplink");
     let tables = top.tables("uplink", TITLE);
     if absent || tables.as_ref().is_some_and(Vec::is_empty) {
@@ -35,7 +41,7 @@ pub(super) fn read(top: &mut Reader<'_, '_>, kernel: &Kernel, mask: At<Mask>, na
             break;
         }
         let reader = Reader::new(TITLE, table.value, table.span, top.problems);
-        uplinks.extend(one(reader, position, &inside));
+        uplinks.extend(one(reader, position, &inside, probe));
     }
     fits(top, &uplinks, mask);
     for (i, uplink) in uplinks.iter().enumerate() {
@@ -47,7 +53,7 @@ pub(super) fn read(top: &mut Reader<'_, '_>, kernel: &Kernel, mask: At<Mask>, na
     uplinks
 }
 
-fn one(mut table: Reader<'_, '_>, position: u32, inside: &Inside) -> Option<Uplink> {
+fn one(mut table: Reader<'_, '_>, position: u32, inside: &Inside, probe: &Probe) -> Option<Uplink> {
     let letters = "1 to 15 bytes: letters, digits and punctuation but / \\ and \"";
     let name = table.required("name", letters, word);
     let existing = "the name of a network interface, such as \"eth0\"";
@@ -82,6 +88,10 @@ fn one(mut table: Reader<'_, '_>, position: u32, inside: &Inside) -> Option<Upli
         mtu,
         prefix6,
         table: number.unwrap_or(default),
+        enabled: true,
+        probe: probe.clone(),
+        capacity: Capacity::default(),
+        quota: None,
     })
 }
 
@@ -101,7 +111,7 @@ fn gateway(table: &mut Reader<'_, '_>, family: Family) -> Option<Gateway> {
     };
     let address = table.parsed(key, allowed, |text| match text {
         "auto" => Err(Refusal::NotYet),
-        text => address(text, family),
+        text => address(text, family).map(NextHop::Fixed),
     });
     let source = table.parsed(source_key, allowed, |text| source_address(text, family));
     if let Some(source) = source.as_ref().filter(|_| !table.has(key)) {
@@ -113,7 +123,7 @@ fn gateway(table: &mut Reader<'_, '_>, family: Family) -> Option<Gateway> {
         source,
     };
     if let Some(source) = &gateway.source
-        && source.value == gateway.address.value
+        && NextHop::Fixed(source.value) == gateway.address.value
     {
         let message = format!("{source_key} {} is the gateway itself", source.value);
         let help = "an address of this host, or remove it to have it found";
@@ -233,7 +243,11 @@ fn differ(top: &mut Reader<'_, '_>, earlier: &Uplink, uplink: &Uplink) {
     for (a, b) in [(&earlier.v4, &uplink.v4), (&earlier.v6, &uplink.v6)] {
         let (Some(a), Some(b)) = (a, b) else { continue };
         if a.address.value == b.address.value {
-            let via = format!("{} on {}", b.address.value, uplink.interface.value);
+            let gateway = match b.address.value {
+                NextHop::Fixed(address) => address.to_string(),
+                NextHop::Auto => "auto".into(),
+            };
+            let via = format!("{gateway} on {}", uplink.interface.value);
             let message = format!("uplinks {first} and {name} have the same gateway {via}");
             let help = "another gateway or another interface; for a larger share, raise weight";
             top.complain(b.address.span.clone(), message, help);

@@ -26,6 +26,7 @@ fn path(uplink: u8) -> Path {
 fn answered(id: u8, round: u64) -> Event {
     Event::Answered {
         path: path(id),
+        target: 0,
         round,
         rtt: Duration::from_millis(10),
     }
@@ -40,6 +41,7 @@ fn lose(e: &mut Engine, id: u8, rounds: std::ops::Range<u64>) -> Vec<Command> {
         .flat_map(|round| {
             e.handle(Event::Lost {
                 path: path(id),
+                target: 0,
                 round,
             })
         })
@@ -362,6 +364,7 @@ fn happen(e: &mut Engine, id: u8, what: Happening, round: u64) -> Vec<Command> {
     e.handle(match what {
         Happening::Answer => answered(id, round),
         Happening::Loss => Event::Lost {
+            target: 0,
             path: path(id),
             round,
         },
@@ -471,7 +474,7 @@ proptest! {
         let mut e = engine();
         for (round, (id, ok)) in events.into_iter().enumerate() {
             let round = round as u64;
-            e.handle(if ok { answered(id, round) } else { Event::Lost { path: path(id), round } });
+            e.handle(if ok { answered(id, round) } else { Event::Lost { path: path(id), target: 0, round } });
             let serving = &e.selection().v4.0;
             prop_assert!(!serving.is_empty());
             let dead = |id: &u8| e.verdict(path(*id)) == Verdict::Down;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Leg, listed};
-use crate::config::{Gateway, Problem};
+use crate::config::{Gateway, NextHop, Problem};
 use crate::host::{Host, Interface};
 
 /// Why a gateway of the configuration has no leg on this host.
@@ -25,7 +25,9 @@ pub(super) enum Misfit {
 
 /// The leg to `gateway` by `interface`.
 pub(super) fn derive(gateway: &Gateway, host: &Host, interface: &Interface) -> Result<Leg, Misfit> {
-    let address = gateway.address.value;
+    let NextHop::Fixed(address) = gateway.address.value else {
+        return Err(Misfit::Outside);
+    };
     if host.has(address) {
         return Err(Misfit::Ourselves);
     }
@@ -77,7 +79,10 @@ pub(super) fn as_good(source: IpAddr, leg: &Leg, interface: &Interface) -> bool 
 impl Misfit {
     /// For whoever edits the configuration.
     pub(super) fn problem(self, gateway: &Gateway, interface: &Interface) -> Problem {
-        let (address, name) = (gateway.address.value, &interface.name);
+        let NextHop::Fixed(address) = gateway.address.value else {
+            unreachable!()
+        };
+        let name = &interface.name;
         let (message, help) = match self {
             Self::Ourselves => (
                 format!("gateway {address} is this host's own address"),
@@ -110,7 +115,10 @@ impl Misfit {
 
     /// For whoever watches a host that has changed under a configuration that once fitted.
     pub(super) fn reason(self, gateway: &Gateway, interface: &Interface) -> String {
-        let (address, name) = (gateway.address.value, &interface.name);
+        let NextHop::Fixed(address) = gateway.address.value else {
+            unreachable!()
+        };
+        let name = &interface.name;
         match self {
             Self::Ourselves => format!("this host has the gateway's address {address} itself"),
             Self::Outside => format!("{name} has no address in the subnet of {address}"),
