@@ -69,6 +69,7 @@ pub struct Daemon {
     /// Who changed the nftables ruleset last.
     changed_nft: Option<nat::Process>,
     since: SystemTime,
+    begun: Instant,
     warnings: Vec<Warning>,
     repairs: Repairs,
     lock: Lock,

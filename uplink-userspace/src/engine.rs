@@ -1,23 +1,26 @@
 //! The control loop as a pure state machine: events in, commands out. It does no I/O and reads
-//! no clock, so days of it run in a test in milliseconds.
+//! no clock, so days of it run in a test in milliseconds. Times are since the daemon's start.
 
+mod choose;
 mod drain;
 mod readdress;
+mod settings;
+mod targets;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use uplink_common::Family;
 
 pub use drain::Refusal;
+pub use settings::{Individual, Settings};
 
-use crate::config::Config;
-use crate::health::{Health, Thresholds, Verdict};
+use crate::health::{Health, Outage, Verdict};
 use crate::resolve::Uplink;
-use crate::weights::{self, Serving};
+use crate::weights::{Rate, Serving};
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A probe was answered.
     Answered {
@@ -44,6 +47,19 @@ pub enum Event {
     Drain(u8),
     /// Somebody wants it back.
     Enable(u8),
+    /// A path carries nothing, for a reason that needs no probe, or can again.
+    Outage {
+        /// Which path.
+        path: Path,
+        /// Why, or `None` when it is over.
+        outage: Option<Outage>,
+    },
+    /// What uplinks carry now, by id.
+    Carried(BTreeMap<u8, Rate>),
+    /// The uplinks whose quota is used up, by id.
+    UsedUp(BTreeSet<u8>),
+    /// Time went by.
+    Tick,
 }
 
 /// One address family of one uplink.
@@ -113,29 +129,6 @@ pub struct Change {
     pub kept: bool,
 }
 
-/// Configuration of the engine.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Rise and fall.
-    pub thresholds: Thresholds,
-    /// Probes in a round, IPv4 and IPv6. A family without targets is judged by the other.
-    pub targets: [usize; 2],
-}
-
-impl Settings {
-    /// What the configuration says.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        Self {
-            thresholds: Thresholds {
-                fall: config.probe.fall,
-                rise: config.probe.rise,
-            },
-            targets: Family::ALL.map(|family| config.probe.targets_of(family).count()),
-        }
-    }
-}
-
 /// The engine.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -143,8 +136,20 @@ pub struct Engine {
     health: Vec<(Path, Health)>,
     settings: Settings,
     selection: Selection,
+    /// When the last event happened.
+    now: Duration,
     /// Ids of uplinks taken out by hand.
     drained: BTreeSet<u8>,
+    /// Ids of uplinks whose quota is used up.
+    used_up: BTreeSet<u8>,
+    /// What uplinks carry, by id.
+    carried: BTreeMap<u8, Rate>,
+    /// When paths came back whose weight still grows.
+    recovered: BTreeMap<Path, Duration>,
+    /// When more probes were last asked for.
+    sampled: BTreeMap<Path, Duration>,
+    /// When the shares of a family last changed.
+    stepped: [Duration; 2],
     /// Paths that may have flows: they served since their pins were last voided.
     holders: BTreeSet<Path>,
     /// The table is not as it should be, because nobody is known to be better.
@@ -163,6 +168,12 @@ impl Engine {
             uplinks,
             health,
             settings,
+            now: Duration::ZERO,
+            used_up: BTreeSet::new(),
+            carried: BTreeMap::new(),
+            recovered: BTreeMap::new(),
+            sampled: BTreeMap::new(),
+            stepped: [Duration::ZERO; 2],
             selection: Selection::default(),
             holders: BTreeSet::new(),
             held: false,
@@ -179,13 +190,38 @@ impl Engine {
         engine
     }
 
-    /// Who serves before anybody has answered.
-    fn first(&self, family: Family) -> Serving {
-        let undrained = |u: &Uplink| !self.drained.contains(&u.id);
-        self.serving(family)
-            .or_else(|| weights::serving(&self.uplinks, family, undrained))
-            .or_else(|| weights::serving(&self.uplinks, family, |_| true))
-            .unwrap_or_default()
+    /// What the engine before a reload knew of paths that are judged as before: nobody has to be
+    /// measured anew. Goes before the first event.
+    pub fn inherit(&mut self, before: &Self) {
+        for (path, health) in &mut self.health {
+            let (old, new) = (
+                before.individual(path.uplink),
+                self.settings.uplinks.get(name(&self.uplinks, *path)),
+            );
+            let known = before.health(*path);
+            if let (true, Some(known)) = (old == new, known) {
+                *health = known.clone();
+            }
+        }
+        self.now = before.now;
+        self.used_up.clone_from(&before.used_up);
+        self.carried.clone_from(&before.carried);
+        self.recovered.clone_from(&before.recovered);
+        for family in Family::ALL {
+            *self.selection.family_mut(family) = before.selection.family(family).clone();
+            *self.selection.family_mut(family) = self.first(family);
+        }
+        let paths = self.health.iter().map(|(p, _)| *p);
+        let fresh = |p: &Path| before.health(*p).is_none() && self.serves(*p);
+        self.holders = paths
+            .filter(|p| before.holders.contains(p) || self.serves(*p) || fresh(p))
+            .collect();
+        self.held = self.unsettled();
+    }
+
+    fn individual(&self, id: u8) -> Option<&Individual> {
+        let u = self.uplinks.iter().find(|u| u.id == id)?;
+        self.settings.uplinks.get(&u.name)
     }
 
     /// The uplinks, in the order of the configuration.
@@ -206,14 +242,30 @@ impl Engine {
         self.health.iter().find(|(p, _)| *p == path).map(|(_, h)| h)
     }
 
+    fn health_mut(&mut self, path: Path) -> Option<&mut Health> {
+        self.health.iter_mut().find(|(p, _)| *p == path).map(|(_, h)| h)
+    }
+
     /// The verdict on one path.
     #[must_use]
     pub fn verdict(&self, path: Path) -> Verdict {
-        self.judged(path).map_or(Verdict::Unknown, Health::verdict)
+        match self.health(path).and_then(Health::outage) {
+            Some(_) => Verdict::Down,
+            None => self.judged(path).map_or(Verdict::Unknown, Health::verdict),
+        }
+    }
+
+    /// Why a path is not up, for people; may be empty.
+    #[must_use]
+    pub fn reason(&self, path: Path) -> String {
+        let own = self.health(path).filter(|h| h.outage().is_some());
+        own.or_else(|| self.judged(path))
+            .map_or_else(String::new, Health::reason)
     }
 
     fn failing(&self, path: Path) -> bool {
-        self.judged(path).is_some_and(Health::failing)
+        let own = self.health(path).is_some_and(Health::failing);
+        own || self.judged(path).is_some_and(Health::failing)
     }
 
     /// Whether new flows use the path.
@@ -235,39 +287,120 @@ impl Engine {
 
     /// The health that counts for a path: a family without targets follows the other one.
     fn judged(&self, path: Path) -> Option<&Health> {
-        let family = match path.family {
-            Family::V4 if self.settings.targets[0] == 0 => Family::V6,
-            Family::V6 if self.settings.targets[1] == 0 => Family::V4,
-            own => own,
+        let own = self.health(path)?;
+        let other = match path.family {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
         };
-        self.health(Path { family, ..path })
+        match own.settings().targets {
+            0 => self
+                .health(Path {
+                    family: other,
+                    ..path
+                })
+                .or(Some(own)),
+            _ => Some(own),
+        }
     }
 
-    /// Takes one event and says what to do.
-    pub fn handle(&mut self, event: Event) -> Vec<Command> {
-        let mut flip = None;
-        let news = match event {
-            Event::Answered { path, round, rtt, .. } => {
-                flip = self.judge(path, |h| h.answer(round, rtt)).map(|to| (path, to));
-                flip.is_some()
-            }
-            Event::Lost { path, round, .. } => {
-                flip = self.judge(path, |h| h.loss_of(round)).map(|to| (path, to));
-                flip.is_some()
-            }
-            Event::Drain(id) => self.may_drain(id).is_ok() && self.drained.insert(id),
-            Event::Enable(id) => self.drained.remove(&id),
-        };
+    /// Takes one event that happened at `now` and says what to do.
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
+        self.now = now.max(self.now);
+        let (flips, news) = self.take(event);
         let mut commands = Vec::new();
-        if news || self.held {
+        if news || self.held || !flips.is_empty() {
+            self.note_recoveries(&flips);
             commands = self.settle();
             self.held = self.unsettled();
         }
-        if let Some((path, to)) = flip {
+        for (path, to) in flips {
             let kept = to == Verdict::Down && self.serves(path);
             commands.push(Command::Announce(Change { path, to, kept }));
         }
         commands
+    }
+
+    /// The flips, and whether anything else asks for a new selection.
+    fn take(&mut self, event: Event) -> (Vec<(Path, Verdict)>, bool) {
+        let now = self.now;
+        let flip = |path, to: Option<Verdict>| to.map(|to| (path, to)).into_iter().collect();
+        match event {
+            Event::Answered {
+                path,
+                target,
+                round,
+                rtt,
+            } => {
+                let silent = |h: &Health| h.rtt_ms().is_none() || h.lost_by(target) > 0;
+                let first = self.health(path).is_some_and(silent);
+                let to = self.judge(path, |h| h.answer(now, target, round, rtt));
+                if first {
+                    self.leave_out_dead_targets(path.family);
+                }
+                (flip(path, to), false)
+            }
+            Event::Lost { path, target, round } => {
+                let to = self.judge(path, |h| h.lose(now, target, round));
+                if self.health(path).is_some_and(|h| h.lost_by(target) <= 2) {
+                    self.leave_out_dead_targets(path.family);
+                }
+                (flip(path, to), false)
+            }
+            Event::Outage { path, outage } => {
+                let to = self.judge(path, |h| h.set_outage(now, outage));
+                (flip(path, to), true)
+            }
+            Event::Drain(id) => (Vec::new(), self.may_drain(id).is_ok() && self.drained.insert(id)),
+            Event::Enable(id) => (Vec::new(), self.drained.remove(&id)),
+            Event::Carried(carried) => {
+                self.carried = carried;
+                (Vec::new(), false)
+            }
+            Event::UsedUp(ids) => {
+                let news = self.used_up != ids;
+                self.used_up = ids;
+                (Vec::new(), news)
+            }
+            Event::Tick => (self.tick(), true),
+        }
+    }
+
+    /// What time alone brings about.
+    fn tick(&mut self) -> Vec<(Path, Verdict)> {
+        let now = self.now;
+        let mut flips = Vec::new();
+        for (path, health) in &mut self.health {
+            flips.extend(health.judge(now).map(|to| (*path, to)));
+        }
+        flips
+    }
+
+    /// An uplink that was dead starts slowly where others can carry the rest.
+    fn note_recoveries(&mut self, flips: &[(Path, Verdict)]) {
+        for (path, to) in flips {
+            match to {
+                Verdict::Down => drop(self.recovered.remove(path)),
+                Verdict::Up | Verdict::Degraded if !self.serves(*path) => {
+                    self.recovered.insert(*path, self.now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The paths that should be probed more often for a second, each once in half of one.
+    pub fn doubtful(&mut self) -> Vec<Path> {
+        const AGAIN: Duration = Duration::from_millis(500);
+        let now = self.now;
+        let doubts = self.health.iter().filter(|(_, h)| h.doubts()).map(|(p, _)| *p);
+        let due = |p: &Path| {
+            self.sampled
+                .get(p)
+                .is_none_or(|then| now.saturating_sub(*then) >= AGAIN)
+        };
+        let due: Vec<Path> = doubts.filter(due).collect();
+        self.sampled.extend(due.iter().map(|p| (*p, now)));
+        due
     }
 
     /// Voids the pins of a path that does not serve, so that its flows go on elsewhere. Nothing
@@ -286,8 +419,7 @@ impl Engine {
     }
 
     fn judge(&mut self, path: Path, result: impl FnOnce(&mut Health) -> Option<Verdict>) -> Option<Verdict> {
-        let (_, health) = self.health.iter_mut().find(|(p, _)| *p == path)?;
-        result(health)
+        self.health_mut(path).and_then(result)
     }
 
     /// Publishes first, abandons after: a flow whose connection is forgotten must already find
@@ -298,6 +430,9 @@ impl Engine {
         for family in Family::ALL {
             // As long as nobody is known to answer, the dead keep their flows, too.
             if let Some(serving) = self.serving(family) {
+                if *self.selection.family(family) != serving {
+                    self.stepped[family as usize] = self.now;
+                }
                 *self.selection.family_mut(family) = serving;
                 voided.extend(self.stranded(family));
             }
@@ -330,8 +465,9 @@ impl Engine {
             let served = before.family(path.family).weight(path.uplink) > 0;
             let drained = self.drained.contains(&path.uplink);
             match (served, self.serves(path)) {
-                // Flows of an uplink that was drained by hand finish on their own.
-                (true, false) if !drained && !voided.contains(&path) => {
+                // Flows of an uplink that was drained by hand finish on their own, and so do those
+                // of one that is merely worse than others.
+                (true, false) if !drained && !voided.contains(&path) && self.is_outranked(path) => {
                     commands.push(Command::Retire(path));
                 }
                 (false, true) if drained => commands.push(Command::Recall(path)),
@@ -346,30 +482,19 @@ impl Engine {
         commands
     }
 
-    /// Who should serve a family. `None` keeps the last good table: as long as nobody is known
-    /// to answer, the trouble may be the targets or our own link, and every switch would only
-    /// break flows. For the same reason a dead uplink that answers again is not thrown out
-    /// just before it is up. Drained uplinks serve when all others are dead: people's traffic
-    /// comes before the wish to have it elsewhere.
-    fn serving(&self, family: Family) -> Option<Serving> {
-        let path = |u: &Uplink| Path { uplink: u.id, family };
-        let lives = |u: &Uplink| self.verdict(path(u)) != Verdict::Down;
-        let answers = |u: &Uplink| lives(u) && !self.failing(path(u));
-        let usable = |u: &Uplink| lives(u) || (self.serves(path(u)) && !self.failing(path(u)));
-        let drained = |u: &Uplink| self.drained.contains(&u.id);
-        let carries = || self.uplinks.iter().filter(|u| u.leg(family).is_some());
-        if carries().next().is_none() {
-            return Some(Serving::default());
-        }
-        if carries().any(|u| !drained(u) && answers(u)) {
-            return weights::serving(&self.uplinks, family, |u| !drained(u) && usable(u));
-        }
-        // A lost probe is not yet a reason to go against the wish.
-        if carries().any(|u| !drained(u) && usable(u)) || !carries().any(|u| drained(u) && answers(u)) {
-            return None;
-        }
-        weights::serving(&self.uplinks, family, |u| drained(u) && usable(u))
+    /// Whether those who serve are of a better tier.
+    fn is_outranked(&self, path: Path) -> bool {
+        let tier = |id: u8| self.uplinks.iter().find(|u| u.id == id).map(|u| u.tier);
+        let serving = self.selection.family(path.family);
+        serving.0.iter().any(|(id, _)| tier(*id) < tier(path.uplink))
     }
+}
+
+fn name(uplinks: &[Uplink], path: Path) -> &str {
+    uplinks
+        .iter()
+        .find(|u| u.id == path.uplink)
+        .map_or("", |u| &u.name)
 }
 
 /// The health of every path, before the first probe.
@@ -382,8 +507,13 @@ fn unprobed(uplinks: &[Uplink], settings: &Settings, was_down: &[Path]) -> Vec<(
                 true => Verdict::Down,
                 false => Verdict::Unknown,
             };
-            let targets = settings.targets[family as usize];
-            health.push((path, Health::new(settings.thresholds, targets, verdict)));
+            let Some(individual) = settings.uplinks.get(&u.name) else {
+                continue;
+            };
+            health.push((
+                path,
+                Health::new(individual.health[family as usize].clone(), verdict),
+            ));
         }
     }
     health

@@ -16,6 +16,9 @@ pub struct Health {
     pub hold_down: Duration,
     /// A recovered uplink's weight grows over this time, 0 (at once) to 1 h.
     pub slow_start: Duration,
+    /// Flips of an uplink within a minute that are not its death, 2 to 60: a recovery that would
+    /// make more waits.
+    pub switches_per_minute: u32,
 }
 
 /// Two values, so that what lies about a limit does not flap.
@@ -38,6 +41,7 @@ impl Default for Health {
             jitter: None,
             hold_down: Duration::from_secs(3),
             slow_start: Duration::from_secs(5),
+            switches_per_minute: 2,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The engine's commands, carried out: the new table first, then what has to leave the old one.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ impl Daemon {
         if let Event::Answered { path, .. } = event {
             self.gateways.answered(path);
         }
-        let commands = self.engine.handle(event);
+        let commands = self.engine.handle(self.now(), event);
         self.carry_out(commands).await;
     }
 
@@ -140,11 +140,20 @@ impl Daemon {
         match change.to {
             Verdict::Up => tracing::info!("{name} is up ({family})"),
             Verdict::Unknown => {}
+            Verdict::Degraded => tracing::warn!(
+                "{name} is degraded ({family}): {}",
+                self.engine.reason(change.path)
+            ),
             Verdict::Down if change.kept => tracing::error!(
                 "{name} is down ({family}), but nobody else answers either: the last good table stays"
             ),
             Verdict::Down => tracing::warn!("{name} is down ({family}): new flows avoid it"),
         }
+    }
+
+    /// Time since the start, as the engine counts.
+    pub(super) fn now(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     pub(super) fn uplink(&self, id: u8) -> Option<&Uplink> {

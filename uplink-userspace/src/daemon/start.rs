@@ -103,6 +103,7 @@ impl Parts {
             pulses: 0,
             changed_nft: None,
             since: SystemTime::now(),
+            begun: tokio::time::Instant::now(),
             warnings: Vec::new(),
             repairs: Repairs::default(),
             lock,

@@ -76,7 +76,7 @@ impl Engine {
         let Some(uplink) = self.uplinks.iter().find(|u| u.id == id) else {
             return Ok(());
         };
-        let carried = Family::ALL.into_iter().filter(|f| uplink.leg(*f).is_some());
+        let carried = Family::ALL.into_iter().filter(|f| self.carries(uplink, *f));
         for family in carried.filter(|_| !self.is_drained(id)) {
             if let Some(others) = self.nobody_else(id, family) {
                 let name = uplink.name.clone();
@@ -89,7 +89,7 @@ impl Engine {
     /// Why nobody else could take over a family; `None` where somebody can, or where the uplink
     /// is out of use anyway and others are wanted.
     fn nobody_else(&self, id: u8, family: Family) -> Option<Others> {
-        let carries = |u: &&Uplink| u.id != id && u.leg(family).is_some();
+        let carries = |u: &&Uplink| u.id != id && self.carries(u, family);
         let others: Vec<&Uplink> = self.uplinks.iter().filter(carries).collect();
         let mut wanted = others.iter().filter(|u| !self.is_drained(u.id)).peekable();
         let path = |uplink| Path { uplink, family };

@@ -1,22 +1,33 @@
 //! The same uplinks with other addresses.
 
-use super::{Command, Engine, Path, Selection};
+use super::{Command, Engine, Path, Selection, unprobed};
 use crate::resolve::Uplink;
 use uplink_common::Family;
 
 impl Engine {
-    /// Takes the uplinks as the host has them now; ids and families stay. Flows of a path whose
-    /// source changed start anew: nothing answers to the old address any more.
+    /// Takes the uplinks as the host has them now; ids stay, families may join. Flows of a path
+    /// whose source changed start anew: nothing answers to the old address any more.
     pub fn readdress(&mut self, uplinks: Vec<Uplink>) -> Vec<Command> {
         let voided = moved(&self.uplinks, &uplinks);
         self.uplinks = uplinks;
-        let abandon = voided.iter().copied().map(Command::Abandon);
-        let abandon: Vec<Command> = abandon.collect();
+        let joined = unprobed(&self.uplinks, &self.settings, &[]);
+        for (path, health) in joined {
+            if self.health(path).is_none() {
+                self.health.push((path, health));
+            }
+        }
+        let abandon: Vec<Command> = voided.iter().copied().map(Command::Abandon).collect();
+        let settled = self.settle();
+        let also = match settled.first() {
+            Some(Command::Publish(s)) => s.voided.clone(),
+            _ => Vec::new(),
+        };
         let publish = Command::Publish(Selection {
-            voided,
+            voided: [voided, also].concat(),
             ..self.selection.clone()
         });
-        [vec![publish], abandon].concat()
+        let rest = settled.into_iter().skip(1);
+        [publish].into_iter().chain(abandon).chain(rest).collect()
     }
 }
 
@@ -28,7 +39,7 @@ fn moved(before: &[Uplink], now: &[Uplink]) -> Vec<Path> {
         };
         for family in Family::ALL {
             let sources = [old, new].map(|u| u.leg(family).map(|leg| leg.source));
-            if sources[0] != sources[1] {
+            if sources[0].is_some() && sources[0] != sources[1] {
                 moved.push(Path {
                     uplink: old.id,
                     family,

@@ -1,19 +1,66 @@
 use super::*;
+use crate::config::{self, Balance, Target, Then};
+use crate::health;
 use crate::weights::tests::uplink;
 use proptest::prelude::*;
 
-const SETTINGS: Settings = Settings {
-    thresholds: Thresholds { fall: 3, rise: 5 },
-    targets: [1, 0],
-};
+mod damped;
+mod shares;
+mod simulated;
+
+/// One target each, IPv4, without any waiting.
+pub(super) fn individual() -> Individual {
+    let health = |targets| health::Settings {
+        fall: 3,
+        rise: 5,
+        quorum: 1,
+        targets,
+        health: config::Health {
+            hold_down: Duration::ZERO,
+            slow_start: Duration::ZERO,
+            switches_per_minute: 1_000,
+            ..config::Health::default()
+        },
+    };
+    let target = Target {
+        address: [192, 0, 2, 1].into(),
+        port: 0,
+    };
+    Individual {
+        health: [health(1), health(0)],
+        targets: [vec![target], vec![]],
+        enabled: true,
+        capacity: None,
+        then: Then::LastResort,
+    }
+}
+
+pub(super) fn settings() -> Settings {
+    let names = (1..=4).map(|id| format!("isp{id}"));
+    Settings {
+        balance: Balance::default(),
+        uplinks: names.map(|name| (name, individual())).collect(),
+    }
+}
+
+/// A millisecond after the last event.
+trait Next {
+    fn on(&mut self, event: Event) -> Vec<Command>;
+}
+
+impl Next for Engine {
+    fn on(&mut self, event: Event) -> Vec<Command> {
+        self.handle(self.now + Duration::from_millis(1), event)
+    }
+}
 
 fn engine() -> Engine {
-    Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 1)], SETTINGS, &[], &[])
+    Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 1)], settings(), &[], &[])
 }
 
 /// The second is in reserve.
 fn tiers() -> Engine {
-    Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 2)], SETTINGS, &[], &[])
+    Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 2)], settings(), &[], &[])
 }
 
 fn path(uplink: u8) -> Path {
@@ -33,13 +80,13 @@ fn answered(id: u8, round: u64) -> Event {
 }
 
 fn answer(e: &mut Engine, id: u8, rounds: std::ops::Range<u64>) -> Vec<Command> {
-    rounds.flat_map(|round| e.handle(answered(id, round))).collect()
+    rounds.flat_map(|round| e.on(answered(id, round))).collect()
 }
 
 fn lose(e: &mut Engine, id: u8, rounds: std::ops::Range<u64>) -> Vec<Command> {
     rounds
         .flat_map(|round| {
-            e.handle(Event::Lost {
+            e.on(Event::Lost {
                 path: path(id),
                 target: 0,
                 round,
@@ -75,7 +122,7 @@ fn flows_of_an_address_that_moved_start_anew_and_may_come_back_at_once() {
 #[test]
 fn a_dead_uplink_leaves_the_table_before_its_connections_are_forgotten() {
     let mut e = engine();
-    e.handle(answered(2, 0));
+    e.on(answered(2, 0));
     let commands = lose(&mut e, 1, 0..3);
     let [Command::Publish(s), Command::Abandon(p), Command::Announce(c)] = &commands[..] else {
         panic!("{commands:?}");
@@ -107,7 +154,7 @@ fn the_first_to_return_after_a_blackout_serves_and_the_dead_are_abandoned_once()
     let mut e = engine();
     lose(&mut e, 1, 0..3);
     lose(&mut e, 2, 0..3);
-    let commands: Vec<_> = (10..15).flat_map(|r| e.handle(answered(1, r))).collect();
+    let commands: Vec<_> = (10..15).flat_map(|r| e.on(answered(1, r))).collect();
     let [Command::Publish(s), Command::Abandon(p), Command::Announce(_)] = &commands[..] else {
         panic!("{commands:?}");
     };
@@ -119,22 +166,27 @@ fn the_first_to_return_after_a_blackout_serves_and_the_dead_are_abandoned_once()
 fn a_returning_uplink_abandons_nobody() {
     let mut e = engine();
     lose(&mut e, 1, 0..3);
-    let commands: Vec<_> = (10..15).flat_map(|r| e.handle(answered(1, r))).collect();
+    let commands: Vec<_> = (10..15).flat_map(|r| e.on(answered(1, r))).collect();
     assert!(matches!(&commands[..], [Command::Publish(s), Command::Announce(_)] if s.voided.is_empty()));
     assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
 }
 
 #[test]
 fn what_an_earlier_daemon_found_dead_is_not_tried_on_users() {
-    let e = Engine::new(vec![uplink(1, 3, 1), uplink(2, 1, 1)], SETTINGS, &[path(1)], &[]);
+    let e = Engine::new(
+        vec![uplink(1, 3, 1), uplink(2, 1, 1)],
+        settings(),
+        &[path(1)],
+        &[],
+    );
     assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
 }
 
 #[test]
 fn when_all_fail_together_nobody_is_thrown_out() {
     let mut e = engine();
-    e.handle(answered(1, 0));
-    e.handle(answered(2, 0));
+    e.on(answered(1, 0));
+    e.on(answered(2, 0));
     let before = e.selection().clone();
     for round in 1..10 {
         for id in [1, 2] {
@@ -147,7 +199,7 @@ fn when_all_fail_together_nobody_is_thrown_out() {
     }
     for round in 10..20 {
         for id in [1, 2] {
-            let commands = e.handle(answered(id, round));
+            let commands = e.on(answered(id, round));
             assert!(
                 commands.iter().all(|c| matches!(c, Command::Announce(_))),
                 "{commands:?}"
@@ -160,12 +212,12 @@ fn when_all_fail_together_nobody_is_thrown_out() {
 #[test]
 fn a_failover_that_was_held_comes_with_the_others_first_answer() {
     let mut e = engine();
-    e.handle(answered(1, 0));
-    e.handle(answered(2, 0));
+    e.on(answered(1, 0));
+    e.on(answered(2, 0));
     lose(&mut e, 2, 1..2);
     lose(&mut e, 1, 1..4);
     assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
-    let commands = e.handle(answered(2, 2));
+    let commands = e.on(answered(2, 2));
     assert!(matches!(&commands[..], [Command::Publish(_), Command::Abandon(p)] if *p == path(1)));
     assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
 }
@@ -173,20 +225,20 @@ fn a_failover_that_was_held_comes_with_the_others_first_answer() {
 #[test]
 fn a_drained_uplink_takes_no_new_flows_and_keeps_the_old_ones() {
     let mut e = engine();
-    let commands = e.handle(Event::Drain(1));
+    let commands = e.on(Event::Drain(1));
     assert!(matches!(&commands[..], [Command::Publish(s)] if s.voided.is_empty()));
     assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
     assert_eq!(e.drained(), ["isp1"]);
-    assert!(e.handle(Event::Drain(1)).is_empty());
-    assert!(matches!(&e.handle(Event::Enable(1))[..], [Command::Publish(_)]));
+    assert!(e.on(Event::Drain(1)).is_empty());
+    assert!(matches!(&e.on(Event::Enable(1))[..], [Command::Publish(_)]));
     assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
-    assert!(e.handle(Event::Enable(1)).is_empty() && e.drained().is_empty());
+    assert!(e.on(Event::Enable(1)).is_empty() && e.drained().is_empty());
 }
 
 #[test]
 fn a_drained_uplink_that_dies_is_abandoned() {
     let mut e = engine();
-    e.handle(Event::Drain(1));
+    e.on(Event::Drain(1));
     let commands = lose(&mut e, 1, 0..3);
     let [Command::Publish(s), Command::Abandon(p), Command::Announce(_)] = &commands[..] else {
         panic!("{commands:?}");
@@ -202,7 +254,7 @@ fn a_drained_uplink_that_dies_is_abandoned() {
 fn a_drained_uplink_that_dies_last_is_abandoned_with_the_others_first_answer() {
     let mut e = engine();
     answer(&mut e, 2, 0..1);
-    e.handle(Event::Drain(1));
+    e.on(Event::Drain(1));
     lose(&mut e, 2, 1..2);
     assert!(matches!(&lose(&mut e, 1, 1..4)[..], [Command::Announce(_)]));
     let commands = answer(&mut e, 2, 2..3);
@@ -212,13 +264,13 @@ fn a_drained_uplink_that_dies_last_is_abandoned_with_the_others_first_answer() {
 #[test]
 fn the_last_one_of_a_family_cannot_be_drained() {
     let mut e = engine();
-    e.handle(Event::Drain(1));
+    e.on(Event::Drain(1));
     let refusal = e.may_drain(2).unwrap_err().to_string();
     assert_eq!(
         refusal,
         "isp2 is the only uplink left for IPv4: enable another first"
     );
-    assert!(e.handle(Event::Drain(2)).is_empty() && !e.is_drained(2));
+    assert!(e.on(Event::Drain(2)).is_empty() && !e.is_drained(2));
     assert!(e.may_drain(1).is_ok() && e.may_drain(9).is_ok());
 
     let mut e = engine();
@@ -230,7 +282,7 @@ fn the_last_one_of_a_family_cannot_be_drained() {
     );
     assert!(e.may_drain(1).is_ok());
 
-    let e = Engine::new(vec![uplink(1, 1, 1)], SETTINGS, &[], &[]);
+    let e = Engine::new(vec![uplink(1, 1, 1)], settings(), &[], &[]);
     let refusal = e.may_drain(1).unwrap_err().to_string();
     assert_eq!(
         refusal,
@@ -242,7 +294,7 @@ fn the_last_one_of_a_family_cannot_be_drained() {
 fn a_drained_uplink_serves_when_all_others_are_dead() {
     let mut e = engine();
     answer(&mut e, 1, 0..1);
-    e.handle(Event::Drain(1));
+    e.on(Event::Drain(1));
     let commands = lose(&mut e, 2, 0..3);
     let [
         Command::Publish(s),
@@ -265,7 +317,7 @@ fn a_drained_uplink_serves_when_all_others_are_dead() {
 #[test]
 fn a_lost_probe_of_the_last_one_recalls_nobody() {
     let mut e = engine();
-    e.handle(Event::Drain(1));
+    e.on(Event::Drain(1));
     assert!(lose(&mut e, 2, 0..2).is_empty());
     assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
 }
@@ -274,7 +326,7 @@ fn a_lost_probe_of_the_last_one_recalls_nobody() {
 fn a_drain_while_the_other_fails_comes_with_its_first_answer() {
     let mut e = engine();
     lose(&mut e, 2, 0..1);
-    assert!(e.handle(Event::Drain(1)).is_empty());
+    assert!(e.on(Event::Drain(1)).is_empty());
     assert!(e.is_recalled(1));
     assert!(matches!(
         &answer(&mut e, 2, 1..2)[..],
@@ -287,7 +339,7 @@ fn a_drain_while_the_other_fails_comes_with_its_first_answer() {
 fn drained_stays_drained_over_a_restart() {
     let uplinks = vec![uplink(1, 3, 1), uplink(2, 1, 1)];
     let drained = ["isp1".to_owned(), "gone".to_owned()];
-    let mut e = Engine::new(uplinks.clone(), SETTINGS, &[], &drained);
+    let mut e = Engine::new(uplinks.clone(), settings(), &[], &drained);
     assert_eq!(e.selection().v4, Serving(vec![(2, 1)]));
     assert_eq!(e.drained(), ["isp1"]);
     // Flows of before are still on it.
@@ -295,13 +347,13 @@ fn drained_stays_drained_over_a_restart() {
     let commands = lose(&mut e, 1, 0..3);
     assert!(commands.contains(&Command::Abandon(path(1))), "{commands:?}");
 
-    let e = Engine::new(uplinks, SETTINGS, &[path(2)], &drained);
+    let e = Engine::new(uplinks, settings(), &[path(2)], &drained);
     assert_eq!(e.selection().v4, Serving(vec![(1, 3)]));
 }
 
 #[test]
 fn only_drained_ones_are_left_after_a_reload() {
-    let e = Engine::new(vec![uplink(1, 3, 1)], SETTINGS, &[], &["isp1".to_owned()]);
+    let e = Engine::new(vec![uplink(1, 3, 1)], settings(), &[], &["isp1".to_owned()]);
     assert_eq!(e.selection().v4, Serving(vec![(1, 3)]));
 }
 
@@ -361,7 +413,7 @@ fn happenings() -> impl Strategy<Value = Vec<(u8, Happening)>> {
 }
 
 fn happen(e: &mut Engine, id: u8, what: Happening, round: u64) -> Vec<Command> {
-    e.handle(match what {
+    e.on(match what {
         Happening::Answer => answered(id, round),
         Happening::Loss => Event::Lost {
             target: 0,
@@ -455,7 +507,7 @@ proptest! {
         let uplinks = vec![uplink(1, 3, 1), uplink(2, 1, 1), uplink(3, 1, 2)];
         let was_down: Vec<_> = was_down.into_iter().map(path).collect();
         let drained: Vec<_> = drained.into_iter().map(|id| format!("isp{id}")).collect();
-        let engine = Engine::new(uplinks, SETTINGS, &was_down, &drained);
+        let engine = Engine::new(uplinks, settings(), &was_down, &drained);
         let holders = (1..=3).filter(|id| !was_down.contains(&path(*id)) || engine.serves(path(*id)));
         let mut model = Model { holders: holders.collect(), engine };
         model.check();
@@ -474,7 +526,7 @@ proptest! {
         let mut e = engine();
         for (round, (id, ok)) in events.into_iter().enumerate() {
             let round = round as u64;
-            e.handle(if ok { answered(id, round) } else { Event::Lost { path: path(id), target: 0, round } });
+            e.on(if ok { answered(id, round) } else { Event::Lost { path: path(id), target: 0, round } });
             let serving = &e.selection().v4.0;
             prop_assert!(!serving.is_empty());
             let dead = |id: &u8| e.verdict(path(*id)) == Verdict::Down;

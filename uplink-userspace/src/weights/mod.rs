@@ -1,8 +1,8 @@
 //! Which uplinks take new flows, and with what weight.
 
-use uplink_common::Family;
+mod factors;
 
-use crate::resolve::Uplink;
+pub use factors::{Member, Rate, effective, ramp, spill};
 
 /// The uplinks that serve one family now, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,20 +25,31 @@ impl Serving {
     }
 }
 
-/// The members of the lowest tier in which anybody is alive. `None` when nobody is: the last
-/// good table stays then, since a wrong verdict about everybody must not cut everybody off.
-#[must_use]
-pub fn serving(uplinks: &[Uplink], family: Family, alive: impl Fn(&Uplink) -> bool) -> Option<Serving> {
-    let candidates = || uplinks.iter().filter(|u| u.leg(family).is_some() && alive(u));
-    let tier = candidates().map(|u| u.tier).min()?;
-    let members = candidates().filter(|u| u.tier == tier);
-    Some(Serving(members.map(|u| (u.id, u.weight)).collect()))
+impl Serving {
+    /// Whether the same uplinks serve and no share differs by as much as `band`, 0 to 1.
+    #[must_use]
+    pub fn is_close(&self, other: &Self, band: f64) -> bool {
+        let ids = |s: &Self| s.0.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let near = |id: &u8| (self.share(*id) - other.share(*id)).abs() < band;
+        ids(self) == ids(other) && ids(self).iter().all(near)
+    }
 }
+
+/// Weights of effective weights: as integers, the largest being [`MOST`], none below 1.
+#[must_use]
+pub fn scaled(ids: &[u8], effective: &[f64]) -> Serving {
+    let most = effective.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let one = |e: &f64| ((e / most * f64::from(MOST)).round() as u32).clamp(1, MOST);
+    Serving(ids.iter().copied().zip(effective.iter().map(one)).collect())
+}
+
+/// The largest weight, as in the configuration.
+pub const MOST: u32 = 1000;
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::resolve::Leg;
+    use crate::resolve::{Leg, Uplink};
 
     pub(crate) fn uplink(id: u8, weight: u32, tier: u32) -> Uplink {
         let leg = |gateway: &str, source: &str, prefix: &str| Leg {
@@ -68,18 +79,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_lowest_living_tier_serves() {
-        let all = [uplink(1, 3, 1), uplink(2, 1, 1), uplink(3, 5, 2)];
-        let with = |dead: &[u8]| serving(&all, Family::V4, |u| !dead.contains(&u.id));
-        assert_eq!(with(&[]), Some(Serving(vec![(1, 3), (2, 1)])));
-        assert_eq!(with(&[1]), Some(Serving(vec![(2, 1)])));
-        assert_eq!(with(&[1, 2]), Some(Serving(vec![(3, 5)])));
-        assert_eq!(with(&[1, 2, 3]), None);
+    fn effective_weights_become_integers_that_keep_their_ratio() {
+        assert_eq!(scaled(&[1, 2], &[0.1, 0.025]), Serving(vec![(1, 1000), (2, 250)]));
+        assert_eq!(scaled(&[1, 2], &[1.0, 1e-9]), Serving(vec![(1, 1000), (2, 1)]));
+        assert_eq!(scaled(&[], &[]), Serving(vec![]));
     }
 
     #[test]
-    fn a_family_that_nobody_carries_has_no_table() {
-        assert_eq!(serving(&[uplink(1, 1, 1)], Family::V6, |_| true), None);
+    fn within_the_band_is_close() {
+        let s = |a, b| Serving(vec![(1, a), (2, b)]);
+        assert!(s(500, 500).is_close(&s(510, 490), 0.03) && !s(500, 500).is_close(&s(540, 460), 0.03));
+        assert!(!s(1, 1).is_close(&Serving(vec![(1, 1)]), 0.9));
     }
 
     #[test]

@@ -1,0 +1,161 @@
+//! Who takes new flows, and with what weight.
+
+use std::time::Duration;
+
+use uplink_common::Family;
+
+use super::{Engine, Path};
+use crate::config::{By, Then};
+use crate::health::Verdict;
+use crate::resolve::Uplink;
+use crate::weights::{self, Member, Serving};
+
+/// Measured shares change in steps of this, so that noise moves nothing.
+const BAND: f64 = 0.03;
+/// Between two steps.
+const STEP: Duration = Duration::from_secs(2);
+
+/// How much an uplink is wanted; the best kind that anybody is of serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    /// It is as it should be.
+    Good,
+    /// Worse than it should be.
+    Degraded,
+    /// Its quota is used up.
+    LastResort,
+    /// Drained by hand.
+    Drained,
+}
+
+impl Engine {
+    /// Whether the uplink is used at all: neither disabled, nor out of a quota that says so.
+    pub(super) fn is_in_use(&self, id: u8) -> bool {
+        let Some(individual) = self.individual(id) else {
+            return true;
+        };
+        individual.enabled && !(self.used_up.contains(&id) && individual.then == Then::Disable)
+    }
+
+    pub(super) fn carries(&self, u: &Uplink, family: Family) -> bool {
+        u.leg(family).is_some() && self.is_in_use(u.id)
+    }
+
+    fn wish(&self, path: Path) -> Wish {
+        if self.drained.contains(&path.uplink) {
+            Wish::Drained
+        } else if self.used_up.contains(&path.uplink) {
+            Wish::LastResort
+        } else if self.verdict(path) == Verdict::Degraded {
+            Wish::Degraded
+        } else {
+            Wish::Good
+        }
+    }
+
+    /// Who should serve a family. `None` keeps the last good table: as long as nobody is known
+    /// to answer, the trouble may be the targets or our own link, and every switch would only
+    /// break flows. For the same reason a dead uplink that answers again is not thrown out
+    /// just before it is up. Drained uplinks serve when all others are dead: people's traffic
+    /// comes before the wish to have it elsewhere.
+    pub(super) fn serving(&self, family: Family) -> Option<Serving> {
+        let path = |u: &Uplink| Path { uplink: u.id, family };
+        let lives = |u: &Uplink| self.verdict(path(u)) != Verdict::Down;
+        let answers = |u: &Uplink| lives(u) && !self.failing(path(u));
+        let usable = |u: &Uplink| lives(u) || (self.serves(path(u)) && !self.failing(path(u)));
+        let drained = |u: &Uplink| self.drained.contains(&u.id);
+        let carries = || self.uplinks.iter().filter(|u| self.carries(u, family));
+        if carries().next().is_none() {
+            return Some(Serving::default());
+        }
+        if carries().any(|u| !drained(u) && answers(u)) {
+            return self.best(family, |u| !drained(u) && usable(u));
+        }
+        // A lost probe is not yet a reason to go against the wish.
+        if carries().any(|u| !drained(u) && usable(u)) || !carries().any(|u| drained(u) && answers(u)) {
+            return None;
+        }
+        self.best(family, |u| drained(u) && usable(u))
+    }
+
+    /// Who serves before anybody has answered.
+    pub(super) fn first(&self, family: Family) -> Serving {
+        let undrained = |u: &Uplink| !self.drained.contains(&u.id);
+        self.serving(family)
+            .or_else(|| self.best(family, undrained))
+            .or_else(|| self.best(family, |_| true))
+            .unwrap_or_default()
+    }
+
+    /// Of those who carry the family and may: the most wanted, of them the lowest tier.
+    fn best(&self, family: Family, may: impl Fn(&Uplink) -> bool) -> Option<Serving> {
+        let candidates = || self.uplinks.iter().filter(|u| self.carries(u, family) && may(u));
+        let wish = |u: &Uplink| self.wish(Path { uplink: u.id, family });
+        let rank = |u: &Uplink| (wish(u), u.tier);
+        let best = candidates().map(rank).min()?;
+        let members: Vec<Member> = candidates()
+            .filter(|u| rank(u) == best)
+            .map(|u| self.member(u, family))
+            .collect();
+        Some(self.weighted(family, &members))
+    }
+
+    fn member(&self, u: &Uplink, family: Family) -> Member {
+        let path = Path { uplink: u.id, family };
+        let judged = self.judged(path);
+        Member {
+            id: u.id,
+            weight: u.weight,
+            rtt_ms: judged.and_then(crate::health::Health::rtt_ms),
+            loss: judged.map_or(0.0, crate::health::Health::loss),
+            capacity: self.individual(u.id).and_then(|i| i.capacity),
+            carried: self.carried.get(&u.id).copied().unwrap_or_default(),
+            ramp: self.ramp(path),
+        }
+    }
+
+    /// Shares by the configuration's rule. What was measured changes them in steps; what was
+    /// written or is over for good, at once.
+    fn weighted(&self, family: Family, members: &[Member]) -> Serving {
+        if let Some(limit) = self.settings.balance.spillover {
+            return self.spilled(family, members, limit);
+        }
+        let by = self.settings.balance.by;
+        let ids: Vec<u8> = members.iter().map(|m| m.id).collect();
+        if by == By::Weight && members.iter().all(|m| m.ramp >= 1.0) {
+            return Serving(members.iter().map(|m| (m.id, m.weight)).collect());
+        }
+        let wanted = weights::scaled(&ids, &weights::effective(members, by));
+        let current = self.selection.family(family);
+        let early = self.now.saturating_sub(self.stepped[family as usize]) < STEP;
+        let same = current.is_close(&wanted, 2.0);
+        if same && by != By::Weight && (early || current.is_close(&wanted, BAND)) {
+            return current.clone();
+        }
+        wanted
+    }
+
+    /// One of them takes all new flows.
+    fn spilled(&self, family: Family, members: &[Member], limit: f64) -> Serving {
+        let current = self.selection.family(family);
+        let serves = |m: &Member| current.weight(m.id) > 0;
+        let at = members.iter().position(serves).unwrap_or(0);
+        let early = self.now.saturating_sub(self.stepped[family as usize]) < STEP;
+        let next = if early && members.iter().any(serves) {
+            at
+        } else {
+            weights::spill(members, at, limit)
+        };
+        Serving(members.get(next).map(|m| (m.id, m.weight)).into_iter().collect())
+    }
+
+    fn ramp(&self, path: Path) -> f64 {
+        let slow_start = self
+            .individual(path.uplink)
+            .map_or(Duration::ZERO, |i| i.health[0].health.slow_start);
+        let since = self.recovered.get(&path);
+        since.map_or(1.0, |since| {
+            weights::ramp(self.now.saturating_sub(*since), slow_start)
+        })
+    }
+}

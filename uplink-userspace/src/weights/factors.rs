@@ -1,0 +1,234 @@
+//! What weights are multiplied with: latency, loss, bandwidth, quality.
+//!
+//! | `by` | factor | source |
+//! |---|---|---|
+//! | latency | 1 / max(RTT, 1 ms) | TCP's rate is inverse to the RTT (Mathis et al.) |
+//! | loss | sqrt(p0 / (p0 + p)), p0 = 1 % | M. Mathis, J. Semke, J. Mahdavi, T. Ott, "The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm", CCR 27(3), 1997: goodput falls with 1/sqrt(p); p0 is what a hundred probes can tell from no loss |
+//! | bandwidth | capacity towards us x the part that is left in the fuller direction, 5 % at least | new flows go where there is room |
+//! | quality | the three together | |
+
+use std::time::Duration;
+
+use crate::config::By;
+
+/// Round-trip times below this do not differ in what people notice.
+const LEAST_RTT_MS: f64 = 1.0;
+/// Loss that a window of a hundred probes cannot tell from none.
+const UNNOTICED_LOSS: f64 = 0.01;
+/// A full uplink still gets its part of this of its capacity, or nobody would see it empty.
+const LEAST_LEFT: f64 = 0.05;
+/// Steps in which a recovered uplink's weight grows.
+const RAMP_STEPS: u32 = 5;
+
+/// Bits per second in both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rate {
+    /// Towards us.
+    pub down: f64,
+    /// From us.
+    pub up: f64,
+}
+
+/// What is known of an uplink that may serve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Member {
+    /// Uplink id.
+    pub id: u8,
+    /// Configured weight.
+    pub weight: u32,
+    /// Smoothed round-trip time, where it was measured.
+    pub rtt_ms: Option<f64>,
+    /// Lost probes, 0 to 1.
+    pub loss: f64,
+    /// What it can carry, where both directions are known.
+    pub capacity: Option<Rate>,
+    /// What it carries now.
+    pub carried: Rate,
+    /// 1, or less for a while after a recovery.
+    pub ramp: f64,
+}
+
+impl Member {
+    /// The part of its capacity that is in use, in the fuller direction; 0 where no capacity is
+    /// known, above 1 where the capacity is understated.
+    #[must_use]
+    pub fn usage(&self) -> f64 {
+        self.capacity
+            .map_or(0.0, |c| (self.carried.down / c.down).max(self.carried.up / c.up))
+    }
+
+    fn left(&self) -> f64 {
+        let towards_us = self.capacity.map_or(1.0, |c| c.down);
+        towards_us * (1.0 - self.usage()).max(LEAST_LEFT)
+    }
+}
+
+/// Weight times factor of each member, in their order; all above 0.
+#[must_use]
+pub fn effective(members: &[Member], by: By) -> Vec<f64> {
+    let known: Vec<f64> = members.iter().filter_map(|m| m.rtt_ms).collect();
+    let typical = known.iter().sum::<f64>() / known.len().max(1) as f64;
+    let latency = |m: &Member| 1.0 / m.rtt_ms.unwrap_or(typical).max(LEAST_RTT_MS);
+    let loss = |m: &Member| (UNNOTICED_LOSS / (UNNOTICED_LOSS + m.loss.max(0.0))).sqrt();
+    let all_sized = members.iter().all(|m| m.capacity.is_some());
+    let bandwidth = |m: &Member| if all_sized { m.left() } else { 1.0 };
+    let factor = |m: &Member| match by {
+        By::Weight => 1.0,
+        By::Latency => latency(m),
+        By::Loss => loss(m),
+        By::Bandwidth => bandwidth(m),
+        By::Quality => latency(m) * loss(m) * bandwidth(m),
+    };
+    let one = |m: &Member| f64::from(m.weight) * factor(m) * m.ramp;
+    members.iter().map(one).collect()
+}
+
+/// The part of its weight that an uplink has so long after its recovery, 0.2 to 1 in five steps.
+#[must_use]
+pub fn ramp(since: Duration, slow_start: Duration) -> f64 {
+    if since >= slow_start {
+        return 1.0;
+    }
+    let step = (since.as_secs_f64() / slow_start.as_secs_f64() * f64::from(RAMP_STEPS)).floor();
+    ((step + 1.0) / f64::from(RAMP_STEPS)).min(1.0)
+}
+
+/// Which member takes the new flows, when the first ones are to be filled up to `limit` before
+/// the next is used. `current` does now. An earlier one is taken back when it is a tenth of its
+/// capacity below the limit.
+#[must_use]
+pub fn spill(members: &[Member], current: usize, limit: f64) -> usize {
+    const BACK: f64 = 0.1;
+    let room = |m: &Member| m.usage() < limit;
+    let roomy = |m: &Member| m.usage() < limit - BACK;
+    let earlier = members.iter().take(current).position(roomy);
+    let fallback = current.min(members.len().saturating_sub(1));
+    earlier.unwrap_or_else(|| {
+        let later = members.iter().enumerate().skip(fallback);
+        later
+            .into_iter()
+            .find(|(_, m)| room(m))
+            .map_or(fallback, |(i, _)| i)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MBIT: f64 = 1e6;
+
+    fn member(weight: u32) -> Member {
+        Member {
+            id: 1,
+            weight,
+            rtt_ms: None,
+            loss: 0.0,
+            capacity: None,
+            carried: Rate::default(),
+            ramp: 1.0,
+        }
+    }
+
+    fn sized(capacity: f64, carried: f64) -> Member {
+        let rate = |r: f64| Rate {
+            down: r * MBIT,
+            up: r * MBIT / 10.0,
+        };
+        Member {
+            capacity: Some(rate(capacity)),
+            carried: rate(carried),
+            ..member(1)
+        }
+    }
+
+    /// The first member's part.
+    fn share(members: &[Member], by: By) -> f64 {
+        let all = effective(members, by);
+        all[0] / all.iter().sum::<f64>()
+    }
+
+    #[test]
+    fn latency_shares_are_inverse_to_the_round_trip_time() {
+        let of = |rtt_ms| Member { rtt_ms, ..member(1) };
+        assert!((share(&[of(Some(10.0)), of(Some(40.0))], By::Latency) - 0.8).abs() < 1e-9);
+        assert!((share(&[of(Some(0.1)), of(Some(0.4))], By::Latency) - 0.5).abs() < 1e-9);
+        assert!((share(&[of(None), of(None)], By::Latency) - 0.5).abs() < 1e-9);
+        assert!((share(&[of(None), of(Some(20.0))], By::Latency) - 0.5).abs() < 1e-9);
+        let heavy = Member {
+            weight: 4,
+            ..of(Some(40.0))
+        };
+        assert!((share(&[heavy, of(Some(10.0))], By::Latency) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn loss_shares_follow_the_goodput() {
+        let of = |loss| Member { loss, ..member(1) };
+        let ratio = |loss| {
+            let all = effective(&[of(loss), of(0.0)], By::Loss);
+            all[0] / all[1]
+        };
+        assert!((ratio(0.0) - 1.0).abs() < 1e-9);
+        assert!((ratio(0.03) - 0.5).abs() < 1e-9);
+        assert!((ratio(0.24) - 0.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn bandwidth_shares_follow_what_is_left() {
+        let share = |a, b| share(&[a, b], By::Bandwidth);
+        assert!((share(sized(100.0, 0.0), sized(20.0, 0.0)) - 5.0 / 6.0).abs() < 1e-9);
+        assert!((share(sized(100.0, 80.0), sized(20.0, 0.0)) - 0.5).abs() < 1e-9);
+        let both_full = share(sized(100.0, 100.0), sized(20.0, 25.0));
+        assert!((both_full - 5.0 / 6.0).abs() < 1e-9, "{both_full}");
+        // One direction alone can be full.
+        let mut upload = sized(100.0, 0.0);
+        upload.carried.up = 10.0 * MBIT;
+        assert!(share(upload, sized(20.0, 0.0)) < 0.21);
+    }
+
+    #[test]
+    fn a_recovered_uplink_grows_in_steps() {
+        let slow = Duration::from_secs(5);
+        let at = |ms| ramp(Duration::from_millis(ms), slow);
+        assert_eq!(
+            [at(0), at(999), at(1_000), at(4_999), at(5_000)],
+            [0.2, 0.2, 0.4, 1.0, 1.0]
+        );
+        assert_eq!(ramp(Duration::ZERO, Duration::ZERO), 1.0);
+    }
+
+    #[test]
+    fn the_first_is_filled_before_the_next_and_taken_back_with_room() {
+        let at = |a, b, current| spill(&[sized(100.0, a), sized(20.0, b), sized(5.0, 0.0)], current, 0.8);
+        assert_eq!(at(10.0, 0.0, 0), 0);
+        assert_eq!(at(80.0, 0.0, 0), 1);
+        assert_eq!(at(75.0, 0.0, 1), 1, "not yet a tenth below");
+        assert_eq!(at(69.0, 0.0, 1), 0);
+        assert_eq!(at(90.0, 17.0, 1), 2);
+        assert_eq!(at(90.0, 5.0, 2), 1);
+        let full = [sized(1.0, 1.0), sized(1.0, 1.0)];
+        assert_eq!(
+            (spill(&full, 0, 0.8), spill(&full, 1, 0.8), spill(&full, 9, 0.8)),
+            (0, 1, 1)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_left_without_a_share(
+            members in prop::collection::vec(
+                (1u32..=1000, prop::option::of(0.0..5000.0f64), 0.0..=1.0f64, 1e4..1e12f64, 0.0..1e13f64), 1..16),
+            by in prop_oneof![Just(By::Weight), Just(By::Latency), Just(By::Loss), Just(By::Bandwidth), Just(By::Quality)],
+        ) {
+            let members: Vec<Member> = members.into_iter().map(|(weight, rtt_ms, loss, c, carried)| Member {
+                rtt_ms, loss,
+                capacity: Some(Rate { down: c, up: c / 5.0 }),
+                carried: Rate { down: carried, up: 0.0 },
+                ..member(weight)
+            }).collect();
+            prop_assert!(effective(&members, by).iter().all(|e| e.is_finite() && *e > 0.0));
+        }
+    }
+}
