@@ -47,13 +47,9 @@ pub enum Event {
     Drain(u8),
     /// Somebody wants it back.
     Enable(u8),
-    /// A path carries nothing, for a reason that needs no probe, or can again.
-    Outage {
-        /// Which path.
-        path: Path,
-        /// Why, or `None` when it is over.
-        outage: Option<Outage>,
-    },
+    /// Paths carry nothing, for reasons that need no probe, or can again (`None`). What happens
+    /// to several at once is told at once: uplinks that fail together keep their flows.
+    Outages(BTreeMap<Path, Option<Outage>>),
     /// What uplinks carry now, by id.
     Carried(BTreeMap<u8, Rate>),
     /// The uplinks whose quota is used up, by id.
@@ -236,6 +232,11 @@ impl Engine {
         &self.selection
     }
 
+    /// The paths: every family that an uplink carries.
+    pub fn paths(&self) -> impl Iterator<Item = Path> + '_ {
+        self.health.iter().map(|(path, _)| *path)
+    }
+
     /// The health of one path.
     #[must_use]
     pub fn health(&self, path: Path) -> Option<&Health> {
@@ -346,9 +347,9 @@ impl Engine {
                 }
                 (flip(path, to), false)
             }
-            Event::Outage { path, outage } => {
-                let to = self.judge(path, |h| h.set_outage(now, outage));
-                (flip(path, to), true)
+            Event::Outages(outages) => {
+                let set = |(path, outage)| Some((path, self.judge(path, |h| h.set_outage(now, outage))?));
+                (outages.into_iter().filter_map(set).collect(), true)
             }
             Event::Drain(id) => (Vec::new(), self.may_drain(id).is_ok() && self.drained.insert(id)),
             Event::Enable(id) => (Vec::new(), self.drained.remove(&id)),

@@ -71,6 +71,9 @@ pub struct Uplink {
     pub jitter_ms: Option<f64>,
     /// Lost probes among the last hundred, 0 to 1.
     pub loss: f64,
+    /// Smoothed round-trip time of the users' own TCP connections.
+    #[serde(default)]
+    pub passive_rtt_ms: Option<f64>,
     /// Pinned flows. Those that ended stay until newer ones need the room.
     pub flows: u64,
     /// Pinned flows that a packet used within the last minute.
@@ -80,10 +83,32 @@ pub struct Uplink {
     pub rx_bytes: u64,
     /// Bytes that were steered to it, at the link layer.
     pub tx_bytes: u64,
+    /// Bits per second towards us, over the last seconds.
+    #[serde(default)]
+    pub rx_bps: u64,
+    /// Bits per second from us.
+    #[serde(default)]
+    pub tx_bps: u64,
+    /// The highest rates seen, fading over weeks, where the configuration does not say what the
+    /// uplink can carry: a suggestion for `down` and `up`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub measured: Option<Measured>,
+    /// How much of its quota is used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quota: Option<String>,
     /// Its mark.
     pub mark: String,
     /// Its routing table.
     pub table: u32,
+}
+
+/// What an uplink was seen to carry, in the words of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Such as "94mbit".
+    pub down: String,
+    /// Such as "11mbit".
+    pub up: String,
 }
 
 /// The state of an uplink.
@@ -92,13 +117,13 @@ pub struct Uplink {
 pub enum State {
     /// Answers in every family.
     Up,
-    /// Answers in one of its families only.
+    /// Answers in one of its families only, or worse than `[health]` allows.
     Degraded,
     /// Does not answer.
     Down,
     /// Takes no new flows because somebody wants it so, whether it answers or not.
     Draining,
-    /// Reserved: the daemon does not say so yet.
+    /// The configuration says so, or its quota is used up and says so.
     Disabled,
     /// Not judged yet, used as if up.
     Unknown,
@@ -159,6 +184,9 @@ const DRAINED: &str = "drained by hand";
 /// State and reason of an uplink: what somebody wants, else the verdicts on its families.
 fn state(engine: &Engine, u: &resolve::Uplink) -> (State, String) {
     let (health, mut reason) = health(engine, u);
+    if let Some(why) = engine.out_of_use(u.id) {
+        return (State::Disabled, why.to_string());
+    }
     if !engine.is_drained(u.id) {
         return (health, reason);
     }
@@ -172,20 +200,39 @@ fn state(engine: &Engine, u: &resolve::Uplink) -> (State, String) {
 /// State and reason from the verdicts on its families alone.
 #[must_use]
 pub fn health(engine: &Engine, u: &resolve::Uplink) -> (State, String) {
-    let families = || Family::ALL.into_iter().filter(|f| u.leg(*f).is_some());
-    let verdict = |family| engine.verdict(Path { uplink: u.id, family });
-    let dead: Vec<Family> = families().filter(|f| verdict(*f) == Verdict::Down).collect();
-    if dead.len() == families().count() {
-        return (State::Down, "no probe target answers".into());
+    let families: Vec<Family> = Family::ALL.into_iter().filter(|f| u.leg(*f).is_some()).collect();
+    let path = |family: &Family| Path {
+        uplink: u.id,
+        family: *family,
+    };
+    let is = |verdict| move |f: &&Family| engine.verdict(path(f)) == verdict;
+    let dead: Vec<&Family> = families.iter().filter(is(Verdict::Down)).collect();
+    let worse = || families.iter().find(is(Verdict::Degraded));
+    if families.is_empty() {
+        return (State::Down, "waits for an address and a route".into());
     }
-    if let Some(family) = dead.first() {
+    if dead.len() == families.len() {
+        return (State::Down, engine.reason(path(dead[0])));
+    }
+    if let Some(family) = dead.first().copied().or_else(worse) {
         let name = if *family == Family::V4 { "IPv4" } else { "IPv6" };
-        return (State::Degraded, format!("no {name} probe target answers"));
+        return (
+            State::Degraded,
+            format!("{name}: {}", engine.reason(path(family))),
+        );
     }
-    if families().all(|f| verdict(f) == Verdict::Unknown) {
+    if families
+        .iter()
+        .all(|f| engine.verdict(path(f)) == Verdict::Unknown)
+    {
         return (State::Unknown, "not judged yet".into());
     }
-    (State::Up, String::new())
+    let also = if engine.is_last_resort(u.id) {
+        "last resort: its quota is used up"
+    } else {
+        ""
+    };
+    (State::Up, also.into())
 }
 
 /// Describes an uplink; counters and flows are filled in by the caller.
@@ -213,10 +260,15 @@ pub fn uplink(engine: &Engine, u: &resolve::Uplink) -> Uplink {
         rtt_ms: health.and_then(|h| h.rtt_ms()).map(rounded),
         jitter_ms: health.and_then(|h| h.jitter_ms()).map(rounded),
         loss: health.map_or(0.0, |h| h.loss()),
+        passive_rtt_ms: None,
         flows: 0,
         active_flows: 0,
         rx_bytes: 0,
         tx_bytes: 0,
+        rx_bps: 0,
+        tx_bps: 0,
+        measured: None,
+        quota: None,
         mark: format!("{:#x}", u.mark),
         table: u.table,
     }
@@ -234,7 +286,7 @@ fn share(engine: &Engine, id: u8) -> f64 {
 }
 
 /// To a microsecond.
-fn rounded(ms: f64) -> f64 {
+pub(crate) fn rounded(ms: f64) -> f64 {
     (ms * 1e3).round() / 1e3
 }
 

@@ -37,6 +37,25 @@ impl Engine {
         individual.enabled && !(self.used_up.contains(&id) && individual.then == Then::Disable)
     }
 
+    /// Why an uplink is not used at all, if so.
+    #[must_use]
+    pub fn out_of_use(&self, id: u8) -> Option<&'static str> {
+        if self.is_in_use(id) {
+            return None;
+        }
+        let enabled = self.individual(id).is_none_or(|i| i.enabled);
+        Some(match enabled {
+            true => "its quota is used up",
+            false => "the configuration says `enabled = false`",
+        })
+    }
+
+    /// Whether it serves only when no other one answers, because its quota is used up.
+    #[must_use]
+    pub fn is_last_resort(&self, id: u8) -> bool {
+        self.used_up.contains(&id) && self.is_in_use(id)
+    }
+
     pub(super) fn carries(&self, u: &Uplink, family: Family) -> bool {
         u.leg(family).is_some() && self.is_in_use(u.id)
     }

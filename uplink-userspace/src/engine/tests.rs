@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 mod damped;
 mod shares;
-mod simulated;
+mod week;
 
 /// One target each, IPv4, without any waiting.
 pub(super) fn individual() -> Individual {

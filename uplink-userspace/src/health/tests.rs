@@ -34,7 +34,9 @@ fn lose(h: &mut Health, round: u64) -> Option<Verdict> {
 fn dead() -> Health {
     let mut h = health(1);
     answer(&mut h, 1);
-    (2..=4).for_each(|round| drop(lose(&mut h, round)));
+    for round in 2..=4 {
+        lose(&mut h, round);
+    }
     assert_eq!(h.verdict(), Verdict::Down);
     h
 }
@@ -73,9 +75,13 @@ fn five_answers_in_a_row_for_three_seconds_bring_it_back() {
 #[test]
 fn a_third_flip_within_a_minute_waits_unless_it_is_a_death() {
     let mut h = dead();
-    (5..=11).for_each(|round| drop(answer(&mut h, round)));
+    for round in 5..=11 {
+        answer(&mut h, round);
+    }
     assert_eq!(h.verdict(), Verdict::Up);
-    (12..=14).for_each(|round| drop(lose(&mut h, round)));
+    for round in 12..=14 {
+        lose(&mut h, round);
+    }
     assert_eq!(h.verdict(), Verdict::Down);
     // Down at 2 s, up at 5.5 s, down at 7 s: the next is due when the second is a minute old.
     let up = (15..200).find(|round| answer(&mut h, *round).is_some());
@@ -137,7 +143,9 @@ fn a_path_that_nobody_probes_is_dead_by_outage_alone() {
 fn a_false_alarm_is_taken_back_by_late_replies_and_ends_the_soonest_it_may() {
     let mut h = health(1);
     answer(&mut h, 1);
-    (2..=3).for_each(|round| drop(lose(&mut h, round)));
+    for round in 2..=3 {
+        lose(&mut h, round);
+    }
     for round in 2..=3 {
         h.answer(at(4), 0, round, 900 * MS);
     }

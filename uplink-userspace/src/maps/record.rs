@@ -120,10 +120,13 @@ pub(super) fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -
         }
     };
     let fresh = u32::from(!same_name(old, u));
+    // Where the families differ in their shares, IPv4 speaks.
+    let serving = Family::ALL.into_iter().map(|f| selection.family(f).weight(u.id));
+    let weight = serving.into_iter().find(|w| *w > 0).unwrap_or(u.weight);
     Uplink {
         generation: old.generation.map(|g| g.wrapping_add(fresh)),
-        weight: u.weight,
-        built_weight: u.weight,
+        weight,
+        built_weight: weight,
         families: serves(Family::V4) | serves(Family::V6),
         mark: u.mark,
         host_mark: u.host_mark,

@@ -71,7 +71,9 @@ fn slow_toggling_switches_twice_a_minute_at_most_after_the_first() {
 #[test]
 fn a_recovered_uplink_gets_its_share_in_steps() {
     let mut e = damped();
-    (0..5).for_each(|n| drop(round(&mut e, n, |id| id == 2)));
+    for n in 0..5 {
+        round(&mut e, n, |id| id == 2);
+    }
     assert_eq!(ids(&e), [2]);
     let mut shares = Vec::new();
     for n in 5..40 {
@@ -89,8 +91,12 @@ fn a_recovered_uplink_gets_its_share_in_steps() {
 #[test]
 fn whoever_recovers_alone_has_everything_at_once() {
     let mut e = damped();
-    (0..5).for_each(|n| drop(round(&mut e, n, |_| false)));
-    (5..20).for_each(|n| drop(round(&mut e, n, |id| id == 1)));
+    for n in 0..5 {
+        round(&mut e, n, |_| false);
+    }
+    for n in 5..20 {
+        round(&mut e, n, |id| id == 1);
+    }
     assert_eq!(ids(&e), [1]);
 }
 

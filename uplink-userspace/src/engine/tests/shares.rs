@@ -163,17 +163,40 @@ fn an_outage_moves_flows_at_once() {
     answer(&mut e, 2, 0..1);
     let path = path(1);
     let outage = Some(Outage::Carrier);
-    let commands = e.on(Event::Outage { path, outage });
+    let commands = e.on(Event::Outages([(path, outage)].into()));
     assert!(
         matches!(&commands[..], [Command::Publish(_), Command::Abandon(p), Command::Announce(_)] if *p == path)
     );
-    e.on(Event::Outage { path, outage: None });
+    e.on(Event::Outages([(path, None)].into()));
     assert_eq!(
         e.verdict(path),
         Verdict::Down,
         "whoever returns has to answer first"
     );
     answer(&mut e, 1, 0..5);
+    assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
+}
+
+#[test]
+fn an_outage_of_all_at_once_throws_nobody_out() {
+    let mut e = engine();
+    answer(&mut e, 1, 0..1);
+    answer(&mut e, 2, 0..1);
+    let all = |outage| Event::Outages([(path(1), outage), (path(2), outage)].into());
+    let commands = e.on(all(Some(Outage::Carrier)));
+    assert!(
+        commands
+            .iter()
+            .all(|c| matches!(c, Command::Announce(c) if c.kept)),
+        "{commands:?}"
+    );
+    e.on(all(None));
+    answer(&mut e, 2, 1..7);
+    let commands = answer(&mut e, 1, 1..7);
+    assert!(
+        commands.iter().all(|c| !matches!(c, Command::Abandon(_))),
+        "{commands:?}"
+    );
     assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
 }
 
