@@ -26,7 +26,12 @@ impl Changes {
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changed = BTreeMap::new();
         for uplink in &old.uplinks {
-            let keys = find(new, uplink).map_or_else(Vec::new, |u| keys(uplink, u));
+            let mut keys = find(new, uplink).map_or_else(Vec::new, |u| keys(uplink, u));
+            // What [probe] says of all is told once.
+            let own = |c: &Config| find(c, uplink).map(|u| u.probe == c.probe);
+            if own(old) == Some(true) && own(new) == Some(true) {
+                keys.retain(|k| k != "probe");
+            }
             if !keys.is_empty() {
                 changed.insert(uplink.name.value.clone(), keys);
             }
@@ -66,6 +71,11 @@ fn keys(a: &Uplink, b: &Uplink) -> Vec<String> {
         ("mtu", a.mtu != b.mtu),
         ("prefix6", prefix(a) != prefix(b)),
         ("table", a.table.value != b.table.value),
+        ("enabled", a.enabled != b.enabled),
+        ("probe", a.probe != b.probe),
+        ("down", a.capacity.down != b.capacity.down),
+        ("up", a.capacity.up != b.capacity.up),
+        ("quota", a.quota != b.quota),
     ];
     named(&rows)
 }
@@ -83,6 +93,8 @@ fn sections(a: &Config, b: &Config) -> Vec<String> {
         ("local", local(a) != local(b)),
         ("nat", nat(a) != nat(b)),
         ("probe", a.probe != b.probe),
+        ("health", a.health != b.health),
+        ("balance", a.balance != b.balance),
         ("kernel", a.kernel != b.kernel),
     ];
     named(&rows)
