@@ -21,8 +21,9 @@ fn run(e: &mut Engine, rtt_ms: [u64; 2]) -> usize {
         let now = e.now + Duration::from_millis(250);
         let round = now.as_millis() as u64;
         for (id, ms) in [1, 2].into_iter().zip(rtt_ms) {
-            // A tenth of noise.
-            let rtt = Duration::from_micros(ms * (950 + round / 250 % 3 * 50));
+            // A tenth of noise, another one for each.
+            let noise = (round / 250 * 7 + u64::from(id) * 13) % 5 * 25;
+            let rtt = Duration::from_micros(ms * (950 + noise));
             let target = 0;
             let path = path(id);
             e.handle(
@@ -261,6 +262,23 @@ fn a_target_that_answers_nobody_condemns_nobody_and_is_named() {
         (e.verdict(path(1)), e.verdict(path(2))),
         (Verdict::Down, Verdict::Up)
     );
+    assert!(e.dead_targets().is_empty());
+}
+
+#[test]
+fn a_target_that_only_one_uplink_asks_tells_of_that_uplink() {
+    let mut e = strict();
+    e.settings.uplinks.get_mut("isp2").unwrap().targets[0].pop();
+    for round in 0..5 {
+        e.on(answered(1, round));
+        e.on(answered(2, round));
+        e.on(Event::Lost {
+            path: path(1),
+            target: 1,
+            round,
+        });
+    }
+    assert_eq!(e.verdict(path(1)), Verdict::Down);
     assert!(e.dead_targets().is_empty());
 }
 
