@@ -28,11 +28,12 @@ use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
 use crate::options::Options;
+use crate::probe::Probers;
 use crate::repairs::{Kind, Repairs};
 use crate::resolve::Followed;
 use crate::routes::Routes;
 use crate::status::Warning;
-use crate::{api, links, nat, probe};
+use crate::{api, links, nat};
 
 use failover::Retiring;
 use gateways::Gateways;
@@ -86,7 +87,7 @@ struct Sources {
     hand_over: Signal,
     reload: Signal,
     /// Probers, made anew by a reload.
-    probers: JoinSet<()>,
+    probers: Probers,
     _api: JoinSet<()>,
 }
 
@@ -149,10 +150,10 @@ impl Daemon {
         })
     }
 
-    fn probers(&self) -> Result<(JoinSet<()>, mpsc::Receiver<Event>)> {
+    fn probers(&self) -> Result<(Probers, mpsc::Receiver<Event>)> {
         let (send, probes) = mpsc::channel(256);
         Ok((
-            probe::start(self.engine.uplinks(), &self.config.probe, &send)?,
+            Probers::start(self.engine.uplinks(), &self.config, &send)?,
             probes,
         ))
     }

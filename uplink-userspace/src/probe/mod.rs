@@ -1,0 +1,176 @@
+//! Probes through every uplink: the same targets, told apart by mark and source address.
+//!
+//! A task per path carries out its [`schedule`]: rounds overlap, so that a slow answer never
+//! delays the next probe, and what comes late takes a loss back.
+
+mod icmp;
+mod path;
+mod schedule;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use uplink_common::Family;
+
+use crate::config::{self, Config, Kind, Target};
+use crate::engine::{Event, Path};
+use crate::resolve::{Leg, Uplink};
+
+use schedule::{Pace, Schedule};
+
+/// Probing, until it is dropped.
+#[derive(Debug)]
+pub struct Probers {
+    wishes: BTreeMap<Path, Rc<Wishes>>,
+    refused: Rc<Refused>,
+    _tasks: JoinSet<()>,
+}
+
+/// What somebody wants of a prober.
+#[derive(Debug, Default)]
+struct Wishes {
+    suspect: Cell<bool>,
+    sample: Cell<bool>,
+    bell: Notify,
+}
+
+/// Replies that were none, by kind.
+#[derive(Debug, Default)]
+struct Refused(RefCell<BTreeMap<&'static str, u64>>);
+
+impl Refused {
+    fn note(&self, kind: &'static str) {
+        *self.0.borrow_mut().entry(kind).or_default() += 1;
+    }
+}
+
+impl Probers {
+    /// Starts a prober for every path that has targets.
+    ///
+    /// # Errors
+    /// When a raw socket cannot be had, or what the probe needs cannot be read.
+    pub fn start(uplinks: &[Uplink], config: &Config, events: &mpsc::Sender<Event>) -> Result<Self> {
+        let mut probers = Self {
+            wishes: BTreeMap::new(),
+            refused: Rc::default(),
+            _tasks: JoinSet::new(),
+        };
+        for u in uplinks {
+            let configured = config.uplinks.iter().find(|c| c.name.value == u.name);
+            let Some(configured) = configured.filter(|c| c.enabled) else {
+                continue;
+            };
+            for family in Family::ALL {
+                if let Some(leg) = u.leg(family) {
+                    let path = Path { uplink: u.id, family };
+                    probers.add(u, leg, path, &configured.probe, events)?;
+                }
+            }
+        }
+        Ok(probers)
+    }
+
+    fn add(
+        &mut self,
+        u: &Uplink,
+        leg: &Leg,
+        path: Path,
+        probe: &config::Probe,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<()> {
+        let targets: Vec<Target> = probe.targets_of(path.family).collect();
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let pace = Pace {
+            interval: probe.interval,
+            timeout: probe.timeout,
+            fall: probe.fall,
+            targets: u8::try_from(targets.len()).unwrap_or(u8::MAX).min(16),
+            bursts: !matches!(probe.kind, Kind::Exec { .. }),
+        };
+        let wishes = Rc::<Wishes>::default();
+        // Paths do not ask all at once.
+        let start = probe.interval.mul_f64(dice() / 10.0);
+        let prober = path::Prober {
+            path,
+            schedule: Schedule::new(pace, first_round(), start),
+            wishes: Rc::clone(&wishes),
+            events: events.clone(),
+        };
+        match &probe.kind {
+            Kind::Icmp => {
+                let asker = icmp::Icmp::new(
+                    path.family,
+                    u.mark,
+                    leg.source,
+                    &targets,
+                    Rc::clone(&self.refused),
+                )
+                .with_context(|| format!("probing by {} needs CAP_NET_RAW", u.name))?;
+                self._tasks.spawn_local(prober.run(asker));
+            }
+            _ => anyhow::bail!("not yet"),
+        }
+        self.wishes.insert(path, wishes);
+        Ok(())
+    }
+
+    /// Somebody has reason to believe that a path is dead: it is asked at once, and silence is
+    /// borne for a third of a second only. At most once a second.
+    pub fn suspect(&self, path: Path) {
+        if let Some(wishes) = self.wishes.get(&path) {
+            wishes.suspect.set(true);
+            wishes.bell.notify_one();
+        }
+    }
+
+    /// Somebody wants to know more about a path's loss: it is asked more often for a second.
+    pub fn sample(&self, path: Path) {
+        if let Some(wishes) = self.wishes.get(&path) {
+            wishes.sample.set(true);
+            wishes.bell.notify_one();
+        }
+    }
+
+    /// Replies that were not what a probe waited for, by kind: forged, late beyond all bounds, or
+    /// broken.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.0.borrow().clone()
+    }
+}
+
+/// Rounds of a later prober of the same path must not be taken for those of an earlier one.
+fn first_round() -> u64 {
+    static PROBERS: AtomicU64 = AtomicU64::new(0);
+    PROBERS.fetch_add(1, Ordering::Relaxed) << 32
+}
+
+/// 0 to 1.
+fn dice() -> f64 {
+    random().map_or(0.5, |bytes| {
+        f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
+    })
+}
+
+/// Random bytes from the kernel.
+///
+/// # Errors
+/// When there are none, which does not happen after boot.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the buffer is writable for N bytes.
+    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
+    if n == N as isize {
+        Ok(bytes)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
