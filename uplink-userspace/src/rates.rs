@@ -32,7 +32,7 @@ impl Rate {
         }
     }
 
-    fn times(self, factor: f64) -> Self {
+    pub(crate) fn times(self, factor: f64) -> Self {
         self.map2(self, |x, _| x * factor)
     }
 }

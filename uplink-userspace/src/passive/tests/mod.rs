@@ -113,7 +113,7 @@ fn nobody_is_suspected_while_the_other_one_is_silent_too() {
     let mut bench = Bench::new();
     // Its last answer came before these flows began and says nothing about them.
     for _ in 0..90 {
-        assert_eq!(bench.look_alone(|t| t.opened += 2), 0);
+        assert_eq!(bench.look_alone(|t| t.opened += 3), 0);
     }
     assert!(bench.look(|_| {}) > 0);
 }
