@@ -9,8 +9,8 @@
 //!
 //! - Since the last look that saw a sign of life there (an answered SYN, a DNS response, a TCP
 //!   timestamp that came back), at least three new flows have waited longer than the path's
-//!   patience. Two are enough when one of their SYNs was sent again meanwhile, see
-//!   [`silence`].
+//!   patience. Two are enough when one of their SYNs was sent again meanwhile: a retransmission
+//!   counts as one more flow, but never more of them than there are waiting flows but one.
 //! - So much silence is no habit of the path: with the share of its flows that are answered at
 //!   all, it would come about by chance less than once in ten thousand times. Where a scanner
 //!   runs, or the programs lose sight of flows, it takes more than three.
