@@ -6,6 +6,8 @@ mod control;
 mod failover;
 mod follow;
 mod gateways;
+mod measure;
+mod outages;
 mod reload;
 mod repair;
 mod start;
@@ -37,6 +39,7 @@ use crate::{api, links, nat};
 
 use failover::Retiring;
 use gateways::Gateways;
+use measure::Measured;
 use repair::Cause;
 
 pub use stop::down;
@@ -47,6 +50,8 @@ const COMPARE: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Between looks at what nobody tells us about: silent gateways, programs, pins, missing NAT.
 const PULSE: Duration = Duration::from_millis(250);
+/// Between looks at what the users' own packets tell.
+const LISTEN: Duration = Duration::from_millis(100);
 
 /// A running daemon.
 pub struct Daemon {
@@ -62,6 +67,7 @@ pub struct Daemon {
     host: Host,
     followed: Followed,
     gateways: Gateways,
+    measured: Measured,
     /// Commands that wait for a table to be published.
     pending: VecDeque<Command>,
     retiring: Vec<Retiring>,
@@ -118,6 +124,8 @@ pub async fn run(options: &Options) -> Result<()> {
     tracing::info!("ready: {} uplinks", daemon.engine.uplinks().len());
     let end = daemon.serve(&mut sources).await;
     drop(sources);
+    daemon.weigh().await;
+    daemon.keep_usage();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     match end {
         End::Stop => daemon.stop().await,
@@ -161,6 +169,7 @@ impl Daemon {
     async fn serve(&mut self, from: &mut Sources) -> End {
         let mut compare = every(COMPARE);
         let mut pulse = every(PULSE);
+        let mut listen = every(LISTEN);
         let mut watchdog = tokio::time::interval(watchdog_period());
         let mut settled: Option<Instant> = None;
         // What happened while nobody listened.
@@ -169,7 +178,7 @@ impl Daemon {
             tokio::select! {
                 Some(event) = from.probes.recv() => self.handle(event).await,
                 Some(event) = from.network.recv() => {
-                    if self.heard(event) {
+                    if self.heard(event, &from.probers).await {
                         settled = settled.or(Some(Instant::now() + SETTLE));
                     }
                 }
@@ -180,7 +189,8 @@ impl Daemon {
                 Some(event) = from.nft.recv() => self.heard_nft(event).await,
                 Some(request) = from.requests.recv() => self.answer(request, from).await,
                 _ = compare.tick() => self.repair(Cause::Others).await,
-                _ = pulse.tick() => self.pulse().await,
+                _ = pulse.tick() => self.pulse(&from.probers).await,
+                _ = listen.tick() => self.listen(&from.probers),
                 _ = watchdog.tick() => { let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); }
                 _ = from.terminate.recv() => return End::Stop,
                 _ = from.interrupt.recv() => return End::Stop,
@@ -191,7 +201,7 @@ impl Daemon {
     }
 
     /// Whether the host has to be looked at anew.
-    fn heard(&mut self, event: links::Event) -> bool {
+    async fn heard(&mut self, event: links::Event, probers: &Probers) -> bool {
         match event {
             links::Event::Changed => true,
             links::Event::Neighbour {
@@ -217,10 +227,14 @@ impl Daemon {
         self.repair_nft().await;
     }
 
-    /// Gateways every time, the rest every second time.
-    async fn pulse(&mut self) {
+    /// Gateways and time every time, the rest every second or fourth time.
+    async fn pulse(&mut self, probers: &Probers) {
         self.pulses = self.pulses.wrapping_add(1);
         self.ask_silent_gateways().await;
+        self.tick(probers).await;
+        if self.pulses.is_multiple_of(4) {
+            self.weigh().await;
+        }
         if !self.pulses.is_multiple_of(2) {
             return;
         }
@@ -240,7 +254,14 @@ impl Daemon {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
         let reloaded = match self.reload().await {
             // Results of the old probers belong to the old engine.
-            Ok(()) => self.probers().map(|new| (from.probers, from.probes) = new),
+            Ok(()) => match self.probers() {
+                Ok(new) => {
+                    (from.probers, from.probes) = new;
+                    self.look_again(from).await;
+                    Ok(())
+                }
+                Err(e) => Err(e),
+            },
             Err(e) => Err(e),
         };
         self.warnings.retain(|w| w.code != "reload-failed");

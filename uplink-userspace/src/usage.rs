@@ -78,7 +78,7 @@ pub fn maps_identity(map: u32) -> Result<String> {
 }
 
 /// Reads and writes the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     path: PathBuf,
     written: Option<Duration>,
@@ -112,20 +112,28 @@ impl Store {
         }
     }
 
-    /// Whether a minute has passed since it was last written, or tried to be; `now` since the
-    /// daemon's start.
+    /// Whether a minute has passed since this last said so; `now` since the daemon's start.
     #[must_use]
-    pub fn due(&self, now: Duration) -> bool {
-        self.written.is_none_or(|at| now.saturating_sub(at) >= INTERVAL)
+    pub fn due(&mut self, now: Duration) -> bool {
+        let due = self.written.is_none_or(|at| now.saturating_sub(at) >= INTERVAL);
+        if due {
+            self.written = Some(now);
+        }
+        due
+    }
+
+    /// Whether the directory is there already.
+    #[must_use]
+    pub fn has_directory(&self) -> bool {
+        self.path.parent().is_some_and(Path::is_dir)
     }
 
     /// Writes the file whole or not at all, for its owner alone, and creates the directory where
-    /// it is missing. When it is [`Self::due`], and at the stop.
+    /// it is missing. When it is [`Self::due`], and at the stop. Waits for the disk.
     ///
     /// # Errors
     /// When the file system refuses. The file is as it was then.
-    pub fn write(&mut self, now: Duration, kept: &Kept) -> Result<()> {
-        self.written = Some(now);
+    pub fn write(&self, kept: &Kept) -> Result<()> {
         let new = self.path.with_extension("json.new");
         let write = || -> Result<()> {
             if let Some(dir) = self.path.parent() {
@@ -202,7 +210,7 @@ mod tests {
         assert_eq!(store.read().unwrap(), None);
         fs::create_dir_all(&state).unwrap();
         fs::write(state.join("usage.json.new"), "half").unwrap();
-        store.write(SECOND, &kept()).unwrap();
+        store.write(&kept()).unwrap();
         assert_eq!(Store::new(&state).read().unwrap(), Some(kept()));
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&state.join(FILE)), 0o600);
@@ -214,7 +222,7 @@ mod tests {
     fn the_directory_is_not_for_everybody() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("uplink");
-        Store::new(&state).write(SECOND, &kept()).unwrap();
+        Store::new(&state).write(&kept()).unwrap();
         assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o027, 0);
     }
 
@@ -223,8 +231,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::new(dir.path());
         assert!(store.due(Duration::ZERO));
-        store.write(SECOND, &kept()).unwrap();
-        assert!(!store.due(60 * SECOND) && store.due(61 * SECOND));
+        store.write(&kept()).unwrap();
+        assert!(!store.due(59 * SECOND) && store.due(60 * SECOND));
     }
 
     #[test]
@@ -232,9 +240,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         let mut store = Store::new(&dir.path().join("file"));
-        let error = store.write(SECOND, &kept()).unwrap_err();
+        let error = store.write(&kept()).unwrap_err();
         assert!(format!("{error:#}").contains("file/usage.json"), "{error:#}");
-        assert!(!store.due(2 * SECOND));
     }
 
     #[test]

@@ -208,11 +208,14 @@ impl Daemon {
         let mut uplinks = Vec::new();
         for u in self.engine.uplinks() {
             let carried = self.maps.carried(u.id)?;
-            uplinks.push(status::Uplink {
+            let mut described = status::Uplink {
                 rx_bytes: carried.received.bytes,
                 tx_bytes: carried.sent.bytes,
+                passive_rtt_ms: self.passive_rtt_ms(u),
                 ..status::uplink(&self.engine, u)
-            });
+            };
+            self.measured.describe(u, &mut described);
+            uplinks.push(described);
         }
         let counters = self.maps.counters()?;
         Ok(Status {
@@ -231,6 +234,13 @@ impl Daemon {
         })
     }
 
+    /// Of the first family that has any.
+    fn passive_rtt_ms(&self, u: &Uplink) -> Option<f64> {
+        let paths = uplink_common::Family::ALL.map(|family| Path { uplink: u.id, family });
+        let of = |p: &Path| self.measured.watch.rtt_ms(*p);
+        paths.iter().find_map(of).map(status::rounded)
+    }
+
     /// Standing conditions that need attention now.
     fn warnings(&self) -> Vec<Warning> {
         let mut warnings = self.warnings.clone();
@@ -240,6 +250,13 @@ impl Daemon {
                 code: "all-down".into(),
                 text: "no uplink answers; traffic keeps using the last good table".into(),
                 remedy: "check the links and the probe targets".into(),
+            });
+        }
+        for target in self.engine.dead_targets() {
+            warnings.push(Warning {
+                code: "dead-target".into(),
+                text: format!("the probe target {target} answers through no uplink, so it is left out"),
+                remedy: "replace it in `targets`; others still judge the uplinks".into(),
             });
         }
         let recalled = |u: &&Uplink| self.engine.is_recalled(u.id);

@@ -26,12 +26,13 @@ impl Daemon {
             .map(|u| (u.name.clone(), u.id))
             .collect();
         let uplinks = resolve::resolve(&config, &host, &ids)?;
-        let engine = Engine::new(
+        let mut engine = Engine::new(
             uplinks,
             Settings::of(&config),
             &self.down(),
             &self.engine.drained(),
         );
+        engine.inherit(&self.engine);
         self.take_over(config, engine, &host).await
     }
 
@@ -99,6 +100,7 @@ impl Daemon {
             }
         }
         (self.config, self.engine, self.ports) = (config, engine, ports);
+        self.measured.follow(&self.config);
         self.followed = Followed::default();
         self.retiring.clear();
         self.pending.clear();

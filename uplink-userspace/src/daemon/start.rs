@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use uplink_common::{ABI, Addr, Family, NextHop, Seed, Uplink as Record};
 
 use super::gateways::Gateways;
+use super::measure::Measured;
 use super::{Daemon, stop};
 use crate::config::{self, Config};
 use crate::engine::{Engine, Settings};
@@ -86,6 +87,7 @@ struct Parts {
 
 impl Parts {
     fn with(self, options: &Options, lock: Lock) -> Daemon {
+        let measured = Measured::new(options, &self.config, self.engine.uplinks());
         Daemon {
             options: options.clone(),
             config: self.config,
@@ -98,6 +100,7 @@ impl Parts {
             host: self.host,
             followed: Followed::default(),
             gateways: Gateways::default(),
+            measured,
             pending: VecDeque::new(),
             retiring: Vec::new(),
             pulses: 0,

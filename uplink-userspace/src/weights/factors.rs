@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use crate::config::By;
+use crate::rates::Rate;
 
 /// Round-trip times below this do not differ in what people notice.
 const LEAST_RTT_MS: f64 = 1.0;
@@ -19,15 +20,6 @@ const UNNOTICED_LOSS: f64 = 0.01;
 const LEAST_LEFT: f64 = 0.05;
 /// Steps in which a recovered uplink's weight grows.
 const RAMP_STEPS: u32 = 5;
-
-/// Bits per second in both directions.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Rate {
-    /// Towards us.
-    pub down: f64,
-    /// From us.
-    pub up: f64,
-}
 
 /// What is known of an uplink that may serve.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,7 +2,8 @@
 
 mod factors;
 
-pub use factors::{Member, Rate, effective, ramp, spill};
+pub use crate::rates::Rate;
+pub use factors::{Member, effective, ramp, spill};
 
 /// The uplinks that serve one family now, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
