@@ -2,6 +2,7 @@
 //! every later complaint can point at a line and a column.
 
 mod health;
+mod names;
 mod nat;
 mod parse;
 mod probe;
@@ -10,6 +11,7 @@ mod reader;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod units;
 mod uplinks;
 
 use std::net::IpAddr;
@@ -92,6 +94,8 @@ pub struct Uplink {
     pub enabled: bool,
     /// How it is probed: `[probe]`, or what it says itself.
     pub probe: Probe,
+    /// Where each of the probe's targets stands, in their order; empty spans for defaults.
+    pub target_spans: Vec<Range<usize>>,
     /// What it can carry, as far as the user knows.
     pub capacity: Capacity,
     /// How much it may carry, if that is limited.
