@@ -191,12 +191,16 @@ impl Daemon {
     /// Whether the host has to be looked at anew.
     fn heard(&mut self, event: links::Event) -> bool {
         match event {
-            links::Event::Changed => true,
+            links::Event::Changed | links::Event::Link { .. } => true,
             links::Event::Neighbour {
                 ifindex,
                 address,
-                mac,
+                state,
             } => {
+                let mac = match state {
+                    links::NeighbourState::At(mac) => Some(mac),
+                    links::NeighbourState::Failed | links::NeighbourState::Gone => None,
+                };
                 self.neighbour(ifindex, address, mac);
                 false
             }
