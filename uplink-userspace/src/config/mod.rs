@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
+use uplink_common::Family;
 use uplink_common::mark::Mask;
 
 pub use health::{Balance, By, Capacity, Health, Limits, Period, Quota, Then};
@@ -103,6 +104,15 @@ pub struct Uplink {
 }
 
 impl Uplink {
+    /// The next hop of a family, if it carries that.
+    #[must_use]
+    pub const fn gateway(&self, family: Family) -> Option<&Gateway> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
+
     /// Where to point when its table is at fault: a default table stands nowhere, the name does.
     #[must_use]
     pub fn table_span(&self) -> Range<usize> {

@@ -165,11 +165,7 @@ pub(in crate::config) fn reachable(top: &mut Reader<'_, '_>, uplinks: &[Uplink],
         return;
     }
     for (uplink, list) in uplinks.iter().zip(lists) {
-        let carries = |family| match family {
-            Family::V4 => uplink.v4.is_some(),
-            Family::V6 => uplink.v6.is_some(),
-        };
-        let probed = |target: &Target| carries(target.family());
+        let probed = |target: &Target| uplink.gateway(target.family()).is_some();
         if !uplink.probe.targets.iter().any(probed) {
             let name = &uplink.name.value;
             let message = format!("no target has the address family of uplink {name}");
