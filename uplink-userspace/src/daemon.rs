@@ -204,12 +204,16 @@ impl Daemon {
     async fn heard(&mut self, event: links::Event, probers: &Probers) -> bool {
         match event {
             links::Event::Changed => true,
+            links::Event::Link { ifindex, running } => {
+                self.link(ifindex, running).await;
+                true
+            }
             links::Event::Neighbour {
                 ifindex,
                 address,
-                mac,
+                state,
             } => {
-                self.neighbour(ifindex, address, mac);
+                self.neighbour(ifindex, address, state, probers).await;
                 false
             }
             links::Event::Overrun => {

@@ -27,6 +27,39 @@ pub struct Host {
     pub rules: Vec<ForeignRule>,
     /// What is in `main` and in the tables that `rules` look up, our own routes left out.
     pub tables: BTreeMap<(Family, u32), Destinations>,
+    /// Default routes of `main`, our own left out: what DHCP, router advertisements, PPP or an
+    /// administrator put there. One for each next hop.
+    pub default_routes: Vec<DefaultRoute>,
+    /// The far ends of point-to-point addresses.
+    pub peers: Vec<Peer>,
+}
+
+/// A next hop of a default route in `main`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// Address family of what it carries.
+    pub family: Family,
+    /// The interface it leads out by.
+    pub ifindex: u32,
+    /// Its next hop; an IPv4 route may have an IPv6 one.
+    pub gateway: Option<IpAddr>,
+    /// Its preferred source.
+    pub source: Option<IpAddr>,
+    /// The lowest wins.
+    pub metric: u32,
+    /// Router preference of RFC 4191: 1 high, 0 medium, -1 low. Decides between equal metrics.
+    pub preference: i8,
+}
+
+/// The far end of one of our addresses on a point-to-point link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The interface.
+    pub ifindex: u32,
+    /// Our address.
+    pub local: IpAddr,
+    /// Its address and the prefix that is connected by it.
+    pub remote: IpNet,
 }
 
 /// A neighbour that can be sent to.

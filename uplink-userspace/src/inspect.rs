@@ -17,7 +17,14 @@ use crate::{desired, links, maps, sysctl};
 /// With every problem found.
 pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
     let host = links::snapshot(config.kernel.protocol).await?;
-    let uplinks = resolve::resolve(config, &host, &BTreeMap::new())?;
+    let found = resolve::resolve(config, &host, &BTreeMap::new())?;
+    for unusable in &found.unusable {
+        eprintln!("note: {unusable}");
+    }
+    let uplinks = found.uplinks;
+    for warning in resolve::warnings(config, &uplinks) {
+        eprintln!("warning: {}\nhelp: {}", warning.text, warning.remedy);
+    }
     if print_plan {
         let engine = Engine::new(uplinks, Settings::of(config), &[], &[]);
         let plan = desired::plan(config, &engine, |_, _| true);

@@ -1,6 +1,7 @@
 //! Interfaces, addresses, neighbours and other people's routing as they are, and a bell that
 //! rings on changes.
 
+mod default_route;
 mod foreign;
 mod neighbours;
 mod watch;
@@ -14,11 +15,11 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHe
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
-use crate::host::{Host, Interface};
+use crate::host::{Host, Interface, Peer};
 use crate::routes::socket::Netlink;
 
 pub use neighbours::forget_neighbour;
-pub use watch::{Event, watch};
+pub use watch::{Event, NeighbourState, watch};
 
 /// The host as it is now. Routes with `protocol` are ours, so their tables are not foreign.
 pub async fn snapshot(protocol: u8) -> Result<Host> {
@@ -45,6 +46,8 @@ pub async fn snapshot(protocol: u8) -> Result<Host> {
         neighbours,
         rules,
         tables: tables.destinations,
+        default_routes: tables.defaults,
+        peers: addresses.iter().filter_map(peer).collect(),
     })
 }
 
@@ -105,6 +108,28 @@ fn address(message: &Message) -> Option<(u8, u32, IpNet)> {
     Some((rank(flags), message.header.index, net))
 }
 
+/// The far end, where an address has one.
+fn peer(message: &Message) -> Option<Peer> {
+    let Message::NewAddress(message) = message else {
+        return None;
+    };
+    let (mut local, mut remote) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => remote = Some(*address),
+            _ => {}
+        }
+    }
+    // Without a far end both are our own.
+    let (local, remote) = (local?, remote.filter(|r| Some(*r) != local)?);
+    Some(Peer {
+        ifindex: message.header.index,
+        local,
+        remote: IpNet::new(remote, message.header.prefix_len).ok()?,
+    })
+}
+
 const fn from_header(flags: AddressHeaderFlags) -> AddressFlags {
     AddressFlags::from_bits_retain(flags.bits() as u32)
 }
@@ -155,6 +180,26 @@ mod tests {
         let text: Vec<String> = interfaces[0].addresses.iter().map(ToString::to_string).collect();
         assert_eq!(text, ["10.0.0.4/24", "10.0.0.2/24", "10.0.0.1/24"]);
         assert_eq!(interfaces[0].deprecated, [IpAddr::from([10, 0, 0, 1])]);
+    }
+
+    #[test]
+    fn a_far_end_is_no_address_of_ours() {
+        let pair = |local: [u8; 4], address: [u8; 4]| {
+            let mut m = AddressMessage::default();
+            (m.header.index, m.header.prefix_len) = (5, 32);
+            m.attributes = vec![
+                AddressAttribute::Address(address.into()),
+                AddressAttribute::Local(local.into()),
+            ];
+            Message::NewAddress(m)
+        };
+        let ppp = pair([100, 64, 0, 5], [100, 64, 0, 1]);
+        let found = peer(&ppp).unwrap();
+        assert_eq!((found.ifindex, found.local), (5, [100, 64, 0, 5].into()));
+        assert_eq!(found.remote.to_string(), "100.64.0.1/32");
+        assert_eq!(address(&ppp).unwrap().2.to_string(), "100.64.0.5/32");
+        assert_eq!(peer(&pair([10, 0, 0, 1], [10, 0, 0, 1])), None);
+        assert_eq!(peer(&message([10, 0, 0, 1], AddressFlags::Permanent)), None);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The configuration applied to this host: names become indices, gateways get their source.
 
+mod auto;
 mod follow;
 mod legs;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,10 +14,13 @@ use ipnet::IpNet;
 use uplink_common::mark::Mask;
 use uplink_common::{Family, MAX_UPLINKS};
 
-use crate::config::{self, At, Config, Gateway, Problem, Problems};
+use crate::config::{self, At, Config, Gateway, NextHop, Problem, Problems};
 use crate::host::{Host, Interface};
 
+use legs::Hop;
+
 pub use follow::{Followed, Unusable, follow};
+pub use warnings::warnings;
 
 /// An uplink with everything the kernel needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +31,7 @@ pub struct Uplink {
     pub name: String,
     /// Its interface.
     pub interface: String,
-    /// The interface's index.
+    /// The interface's index; 0 while it does not exist.
     pub ifindex: u32,
     /// IPv4 leg.
     pub v4: Option<Leg>,
@@ -68,6 +73,22 @@ impl Uplink {
             Family::V6 => self.v6.as_ref(),
         }
     }
+
+    const fn leg_mut(&mut self, family: Family) -> &mut Option<Leg> {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
+/// Whose leg is looked for, and where.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    config: &'a Config,
+    uplink: &'a config::Uplink,
+    family: Family,
+    host: &'a Host,
 }
 
 /// The uplinks of `config` on `host`, in the order of the file.
@@ -76,25 +97,30 @@ impl Uplink {
 /// connections carry them. Other uplinks take the lowest id from 1 that `ids` does not mention,
 /// so that a new uplink does not inherit the connections of a removed one.
 ///
+/// What `gateway = "auto"` waits for is no error: such a leg is `None` and among the unusable ones,
+/// and [`follow`] picks it up when it appears.
+///
 /// # Errors
 ///
 /// All that the file says and this host contradicts.
-pub fn resolve(config: &Config, host: &Host, ids: &BTreeMap<String, u8>) -> Result<Vec<Uplink>, Problems> {
+pub fn resolve(config: &Config, host: &Host, ids: &BTreeMap<String, u8>) -> Result<Followed, Problems> {
     let mut problems = Vec::new();
     for name in &config.lan {
         known_interface(host, name, &mut problems);
     }
     tables(config, host, &mut problems);
+    targets(config, host, &mut problems);
     let ids = assign(config, ids);
     let highest = ids.iter().copied().max().unwrap_or(0);
-    let mut uplinks = Vec::new();
+    let mut found = Followed::default();
     for (uplink, id) in config.uplinks.iter().zip(ids) {
         let mask = config.kernel.fwmark_mask;
-        let marks = (mask.of(id), mask.of_host(id, highest));
-        uplinks.extend(one(uplink, host, id, marks, &mut problems));
+        let bare = bare(uplink, id, (mask.of(id), mask.of_host(id, highest)));
+        let legs = legs_of((config, uplink), host, bare, &mut found, &mut problems);
+        found.uplinks.extend(legs);
     }
     Problems::check(&config.file, problems)?;
-    Ok(uplinks)
+    Ok(found)
 }
 
 /// Where client traffic enters, each interface once: what `[lan]` says, else where the uplinks
@@ -160,26 +186,30 @@ fn tables(config: &Config, host: &Host, problems: &mut Vec<Problem>) {
     }
 }
 
-fn one(
-    uplink: &config::Uplink,
-    host: &Host,
-    id: u8,
-    (mark, host_mark): (u32, u32),
-    problems: &mut Vec<Problem>,
-) -> Option<Uplink> {
-    let interface = known_interface(host, &uplink.interface, problems)?;
-    let mut leg = |gateway: &Option<Gateway>| {
-        let gateway = gateway.as_ref()?;
-        let leg = legs::derive(gateway, host, interface);
-        leg.map_err(|m| problems.push(m.problem(gateway, interface))).ok()
-    };
-    Some(Uplink {
+/// An address of this host answers whatever becomes of the uplinks.
+fn targets(config: &Config, host: &Host, problems: &mut Vec<Problem>) {
+    let help = "the address of a host on the Internet";
+    for uplink in &config.uplinks {
+        for (target, span) in uplink.probe.targets.iter().zip(&uplink.target_spans) {
+            let message = format!("target {} is this host's own address", target.address);
+            let problem = Problem::new(span.clone(), message, help);
+            // Uplinks that have it from [probe] have it from one place.
+            if host.has(target.address) && !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+}
+
+/// What the file alone says of an uplink.
+fn bare(uplink: &config::Uplink, id: u8, (mark, host_mark): (u32, u32)) -> Uplink {
+    Uplink {
         id,
         name: uplink.name.value.clone(),
-        interface: interface.name.clone(),
-        ifindex: interface.index,
-        v4: leg(&uplink.v4),
-        v6: leg(&uplink.v6),
+        interface: uplink.interface.value.clone(),
+        ifindex: 0,
+        v4: None,
+        v6: None,
         weight: uplink.weight,
         tier: uplink.tier,
         mtu: uplink.mtu,
@@ -187,7 +217,60 @@ fn one(
         mark,
         host_mark,
         translation: uplink.prefix6.as_ref().map(translation),
-    })
+    }
+}
+
+/// `u` on its interface with its legs. Only one that waits for all of its gateways may wait for
+/// its interface, too.
+fn legs_of(
+    (config, uplink): (&Config, &config::Uplink),
+    host: &Host,
+    mut u: Uplink,
+    found: &mut Followed,
+    problems: &mut Vec<Problem>,
+) -> Option<Uplink> {
+    let gateway = |family| uplink.gateway(family);
+    let fixed = |g: &Gateway| g.address.value != NextHop::Auto;
+    let interface = match Family::ALL.into_iter().filter_map(gateway).any(fixed) {
+        true => Some(known_interface(host, &uplink.interface, problems)?),
+        false => host.interface(&u.interface),
+    };
+    u.ifindex = interface.map_or(0, |i| i.index);
+    for family in Family::ALL {
+        let Some(gateway) = gateway(family) else { continue };
+        let place = Place {
+            config,
+            uplink,
+            family,
+            host,
+        };
+        *u.leg_mut(family) = match (gateway.address.value, interface) {
+            (NextHop::Fixed(address), Some(interface)) => {
+                let leg = strict(address, gateway, host, interface);
+                leg.map_err(|problem| problems.push(problem)).ok()
+            }
+            _ => {
+                let leg = legs::find(&place, interface, gateway, None);
+                let unusable = |reason| Unusable::new(&u.name, family, reason);
+                leg.map_err(|reason| found.unusable.push(unusable(reason))).ok()
+            }
+        };
+    }
+    Some(u)
+}
+
+/// The leg to a gateway that the file names: it fits the host, or the file is wrong.
+fn strict(address: IpAddr, gateway: &Gateway, host: &Host, interface: &Interface) -> Result<Leg, Problem> {
+    let source = gateway.source.as_ref().map(|at| at.value);
+    let leg = legs::reach(&Hop::fixed(address, source), host, interface);
+    leg.map_err(|misfit| misfit.problem(address, gateway, interface))
+}
+
+const fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
 }
 
 /// The record of a prefix translation.

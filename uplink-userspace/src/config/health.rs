@@ -1,5 +1,8 @@
 //! When an uplink is worse than it should be, how new flows are shared, and what may be used up.
 
+pub(super) mod quota;
+pub(super) mod read;
+
 use std::time::Duration;
 
 /// `[health]`: what makes an uplink `degraded`, and how soon it is trusted again.

@@ -2,6 +2,7 @@
 //! every later complaint can point at a line and a column.
 
 mod health;
+mod names;
 mod nat;
 mod parse;
 mod probe;
@@ -10,6 +11,7 @@ mod reader;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod units;
 mod uplinks;
 
 use std::net::IpAddr;
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
+use uplink_common::Family;
 use uplink_common::mark::Mask;
 
 pub use health::{Balance, By, Capacity, Health, Limits, Period, Quota, Then};
@@ -92,6 +95,8 @@ pub struct Uplink {
     pub enabled: bool,
     /// How it is probed: `[probe]`, or what it says itself.
     pub probe: Probe,
+    /// Where each of the probe's targets stands, in their order; empty spans for defaults.
+    pub target_spans: Vec<Range<usize>>,
     /// What it can carry, as far as the user knows.
     pub capacity: Capacity,
     /// How much it may carry, if that is limited.
@@ -99,6 +104,15 @@ pub struct Uplink {
 }
 
 impl Uplink {
+    /// The next hop of a family, if it carries that.
+    #[must_use]
+    pub const fn gateway(&self, family: Family) -> Option<&Gateway> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
+
     /// Where to point when its table is at fault: a default table stands nowhere, the name does.
     #[must_use]
     pub fn table_span(&self) -> Range<usize> {

@@ -8,8 +8,8 @@ use toml::de::DeTable;
 
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
-use super::{Balance, Config, File, Health};
-use super::{nat, sections, uplinks};
+use super::{Config, File};
+use super::{health, nat, probe, sections, uplinks};
 
 /// Far beyond any real file, and small enough to read at a whim.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -91,17 +91,19 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
     let mut top = Reader::new("", table.get_ref(), 0..0, sink);
     let (kernel, mask) = sections::kernel(&mut top);
     let nat = nat::read(&mut top);
-    let probe = sections::probe(&mut top);
+    let probe = probe::read::read(&mut top);
     let uplinks = uplinks::read(&mut top, &kernel, mask, &nat, &probe);
     nat::is_used(&mut top, &nat, &uplinks);
+    let health = health::read::health(&mut top);
+    let balance = health::read::balance(&mut top, &uplinks);
     let config = Config {
         file: file.clone(),
         lan: sections::lan(&mut top),
         local: sections::local(&mut top),
         nat,
-        probe,
-        health: Health::default(),
-        balance: Balance::default(),
+        probe: probe.probe,
+        health,
+        balance,
         kernel,
         uplinks,
     };

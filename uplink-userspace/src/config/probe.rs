@@ -1,5 +1,9 @@
 //! What a probe is, for all uplinks or for one.
 
+mod kind;
+pub(super) mod read;
+mod target;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;

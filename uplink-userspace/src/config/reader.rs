@@ -113,6 +113,32 @@ impl<'t, 'p> Reader<'t, 'p> {
         allowed: &str,
         parse: impl Fn(&str) -> Result<T, Refusal>,
     ) -> Option<At<Vec<At<T>>>> {
+        self.items(key, allowed, |value| value.as_str(), parse)
+    }
+
+    /// As [`Self::list`], of strings and integers, which `parse` sees as text, too.
+    pub fn list_or_integers<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Result<T, Refusal>,
+    ) -> Option<At<Vec<At<T>>>> {
+        let digits = |value: &'t DeValue<'t>| value.as_integer().map(|n| n.as_str());
+        self.items(
+            key,
+            allowed,
+            |value| value.as_str().or_else(|| digits(value)),
+            parse,
+        )
+    }
+
+    fn items<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        text: impl Fn(&'t DeValue<'t>) -> Option<&'t str>,
+        parse: impl Fn(&str) -> Result<T, Refusal>,
+    ) -> Option<At<Vec<At<T>>>> {
         let (value, span) = self.take(key)?;
         let Some(items) = value.as_array() else {
             return self.wrong_type(key, value, span, &format!("a list of {allowed}"));
@@ -120,7 +146,7 @@ impl<'t, 'p> Reader<'t, 'p> {
         let mut list = Vec::new();
         for item in items.iter() {
             let (value, span) = (item.get_ref(), item.span());
-            let found = match value.as_str() {
+            let found = match text(value) {
                 Some(text) => self.accept(key, text, span, allowed, &parse),
                 None => self.wrong_type(key, value, span, allowed),
             };
@@ -211,10 +237,23 @@ impl<'t, 'p> Reader<'t, 'p> {
         Some(tables)
     }
 
+    /// A key that belongs to another kind of this table: `message` says so if it is written.
+    pub fn misplaced(&mut self, key: &'static str, message: String, help: String) {
+        self.pass(key);
+        if let Some(key) = self.table.keys().find(|k| k.get_ref() == key) {
+            self.complain(key.span(), message, help);
+        }
+    }
+
+    /// A key that is neither read nor unknown.
+    pub fn pass(&mut self, key: &'static str) {
+        self.refused.push(key);
+    }
+
     /// A key of the contract that this version does not support yet: refusing it is better
     /// than running without what the user asked for.
     pub fn refuse(&mut self, key: &'static str, title: &str) {
-        self.refused.push(key);
+        self.pass(key);
         let Some((value, span)) = self.find(key) else {
             return;
         };

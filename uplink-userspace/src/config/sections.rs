@@ -1,16 +1,12 @@
 //! The tables that are not uplinks: each read over its defaults.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use uplink_common::mark::Mask;
 
 use super::reader::{Reader, Refusal, time_span, wrong};
-use super::uplinks::{self, interface_name};
-use super::{At, Attach, Kernel, Kind, Local, Probe, Target};
-
-/// Of both families, run by different people; those of a family that no uplink has do no harm.
-const TARGETS: [&str; 4] = ["1.1.1.1", "9.9.9.9", "2606:4700:4700::1111", "2620:fe::9"];
+use super::uplinks::interface_name;
+use super::{At, Attach, Kernel, Local};
 
 pub(super) fn lan(top: &mut Reader<'_, '_>) -> Vec<At<String>> {
     let Some(mut lan) = top.table("lan", "[lan]") else {
@@ -51,73 +47,6 @@ fn cgroup(text: &str) -> Result<String, Refusal> {
     match text.chars().find(|c| c.is_control()) {
         Some(c) => Err(wrong(format!("contains {c:?}"))),
         None => Ok(text.into()),
-    }
-}
-
-pub(super) fn probe(top: &mut Reader<'_, '_>) -> Probe {
-    let mut probe = Probe {
-        kind: Kind::Icmp,
-        targets: TARGETS.iter().filter_map(|t| target(t).ok()).collect(),
-        quorum: 1,
-        interval: Duration::from_millis(500),
-        timeout: Duration::from_secs(1),
-        fall: 3,
-        rise: 5,
-    };
-    if let Some(mut table) = top.table("probe", "[probe]") {
-        fill_probe(&mut table, &mut probe);
-        table.finish();
-    }
-    probe
-}
-
-fn fill_probe(table: &mut Reader<'_, '_>, probe: &mut Probe) {
-    let later = ["tcp", "dns", "http", "https", "exec"];
-    let mut types = vec![("icmp", Some(()))];
-    types.extend(later.map(|word| (word, None)));
-    table.one_of("type", &types);
-    if let Some(targets) = targets(table) {
-        probe.targets = targets;
-    }
-    let ms = Duration::from_millis;
-    let hour = ms(3_600_000);
-    let interval = table.duration("interval", ms(50)..=hour, "50ms to 1h, such as \"500ms\"");
-    probe.interval = interval.unwrap_or(probe.interval);
-    let timeout = table.duration("timeout", ms(10)..=ms(60_000), "10ms to 1min, such as \"1s\"");
-    probe.timeout = timeout.unwrap_or(probe.timeout);
-    let times = "an integer from 1 to 100";
-    let fall = table.integer("fall", 1..=100, times);
-    probe.fall = fall.map_or(probe.fall, |n| n.value);
-    let rise = table.integer("rise", 1..=100, times);
-    probe.rise = rise.map_or(probe.rise, |n| n.value);
-}
-
-fn targets(table: &mut Reader<'_, '_>) -> Option<Vec<Target>> {
-    let allowed = "IP addresses, such as [\"1.1.1.1\", \"9.9.9.9\"]";
-    let before = table.problems.len();
-    let read = table.list("targets", allowed, target)?;
-    if table.problems.len() > before {
-        return None;
-    }
-    if read.value.is_empty() {
-        table.complain(read.span, "targets is empty", allowed);
-        return None;
-    }
-    let mut targets = Vec::new();
-    for target in read.value {
-        match targets.contains(&target.value) {
-            true => table.complain(target.span, "this target is listed twice", "remove it"),
-            false => targets.push(target.value),
-        }
-    }
-    Some(targets)
-}
-
-fn target(text: &str) -> Result<Target, Refusal> {
-    let address: IpAddr = text.parse().map_err(|_| wrong("is not an IP address"))?;
-    match uplinks::host_address(address) {
-        true => Ok(Target { address, port: 0 }),
-        false => Err(wrong("is not the address of a host")),
     }
 }
 
@@ -220,11 +149,4 @@ pub(super) fn unsupported(top: &mut Reader<'_, '_>) {
     top.refuse("dns", "[dns]");
     top.refuse("metrics", "[metrics]");
     top.refuse("hooks", "[hooks]");
-    if let Some(mut balance) = top.table("balance", "[balance]") {
-        let later = ["latency", "loss", "bandwidth", "quality"];
-        let mut words = vec![("weight", Some(()))];
-        words.extend(later.map(|word| (word, None)));
-        balance.one_of("by", &words);
-        balance.finish();
-    }
 }

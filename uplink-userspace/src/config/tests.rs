@@ -1,4 +1,6 @@
 mod broken;
+mod health;
+mod probe;
 
 use std::path::Path;
 use std::time::Duration;
@@ -260,7 +262,7 @@ error: the uplink has no gateway
 1 | [[uplink]]
   | ^^^^^^^^^^
   |
-  = help: add gateway, gateway6 or both: the ISP router's address
+  = help: add gateway, gateway6 or both: the ISP router's address, or \"auto\"
 
 error: unknown key \"gatway\" in [[uplink]]
  --> u.toml:4:1
@@ -269,7 +271,7 @@ error: unknown key \"gatway\" in [[uplink]]
   | ^^^^^^
   |
   = help: did you mean \"gateway\"? allowed: name, interface, gateway, source, gateway6, source6, weight, \
-tier, mtu, prefix6, table";
+tier, mtu, prefix6, table, enabled, probe, down, up, quota";
     assert_eq!(shown, expected);
 }
 
@@ -340,10 +342,10 @@ proptest! {
     fn mutated_files_never_panic(
         edits in proptest::collection::vec(
             (any::<prop::sample::Index>(), 0..12_usize, "(\\PC|[\\n\\r\\t\"\\[\\]={}.#0-9a-z]){0,6}"),
-            1..6,
+            1..9,
         )
     ) {
-        let mut text: Vec<char> = WHOLE.chars().collect();
+        let mut text: Vec<char> = [WHOLE, probe::EVERY, health::EVERY].concat().chars().collect();
         for (at, cut, insert) in edits {
             let from = at.index(text.len() + 1);
             let to = (from + cut).min(text.len());

@@ -1,13 +1,16 @@
 //! The `[[uplink]]` tables: each by itself, then against each other.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use uplink_common::mark::Mask;
 use uplink_common::{Family, MAX_UPLINKS};
 
+use super::health::quota;
 use super::nat::{self, Inside};
+use super::probe::read::{self as probe, Written};
 use super::reader::{Reader, Refusal, wrong};
-use super::{At, Capacity, Gateway, Kernel, Nat, NextHop, Probe, Uplink};
+use super::{At, Gateway, Kernel, Nat, NextHop, Uplink};
 
 const TITLE: &str = "[[uplink]]";
 
@@ -23,7 +26,7 @@ pub(super) fn read(
     kernel: &Kernel,
     mask: At<Mask>,
     nat: &Nat,
-    probe: &Probe,
+    common: &Written,
 ) -> Vec<Uplink> {
     let absent = !top.has("uplink");
     let tables = top.tables("uplink", TITLE);
@@ -32,7 +35,7 @@ pub(super) fn read(
         top.complain(top.span(), "there is no [[uplink]]", help);
     }
     let inside = Inside::of(top, nat);
-    let mut uplinks = Vec::new();
+    let (mut uplinks, mut lists) = (Vec::new(), Vec::new());
     for (table, position) in tables.unwrap_or_default().into_iter().zip(1..) {
         if position > MAX_UPLINKS {
             let message = format!("more than {MAX_UPLINKS} uplinks");
@@ -41,8 +44,13 @@ pub(super) fn read(
             break;
         }
         let reader = Reader::new(TITLE, table.value, table.span, top.problems);
-        uplinks.extend(one(reader, position, &inside, probe));
+        if let Some((uplink, list)) = one(reader, position, &inside, common) {
+            uplinks.push(uplink);
+            lists.push(list);
+        }
     }
+    probe::reachable(top, &uplinks, &lists);
+    some_enabled(top, &uplinks);
     fits(top, &uplinks, mask);
     for (i, uplink) in uplinks.iter().enumerate() {
         own_table(top, uplink, kernel);
@@ -53,7 +61,13 @@ pub(super) fn read(
     uplinks
 }
 
-fn one(mut table: Reader<'_, '_>, position: u32, inside: &Inside, probe: &Probe) -> Option<Uplink> {
+/// The uplink, and where the targets of its probe stand.
+fn one(
+    mut table: Reader<'_, '_>,
+    position: u32,
+    inside: &Inside,
+    common: &Written,
+) -> Option<(Uplink, Range<usize>)> {
     let letters = "1 to 15 bytes: letters, digits and punctuation but / \\ and \"";
     let name = table.required("name", letters, word);
     let existing = "the name of a network interface, such as \"eth0\"";
@@ -66,11 +80,12 @@ fn one(mut table: Reader<'_, '_>, position: u32, inside: &Inside, probe: &Probe)
     let prefix6 = nat::of_uplink(&mut table, inside);
     let ids = "an integer from 1 to 4294967295";
     let number = table.integer("table", 1..=u32::MAX, ids);
-    for key in ["down", "up", "probe"] {
-        table.refuse(key, &format!("`{key}` of an uplink"));
-    }
+    let enabled = table.boolean("enabled");
+    let probe = probe::of_uplink(&mut table, common);
+    let capacity = quota::capacity(&mut table);
+    let quota = quota::quota(&mut table);
     if !table.has("gateway") && !table.has("gateway6") {
-        let help = "add gateway, gateway6 or both: the ISP router's address";
+        let help = "add gateway, gateway6 or both: the ISP router's address, or \"auto\"";
         table.complain(table.span(), "the uplink has no gateway", help);
     }
     table.finish();
@@ -78,7 +93,7 @@ fn one(mut table: Reader<'_, '_>, position: u32, inside: &Inside, probe: &Probe)
         value: 20_000 + position,
         span: 0..0,
     };
-    Some(Uplink {
+    let uplink = Uplink {
         name: name?,
         interface: interface?,
         v4,
@@ -88,11 +103,13 @@ fn one(mut table: Reader<'_, '_>, position: u32, inside: &Inside, probe: &Probe)
         mtu,
         prefix6,
         table: number.unwrap_or(default),
-        enabled: true,
-        probe: probe.clone(),
-        capacity: Capacity::default(),
-        quota: None,
-    })
+        enabled: enabled.is_none_or(|e| e.value),
+        probe: probe.probe,
+        target_spans: probe.places,
+        capacity,
+        quota,
+    };
+    Some((uplink, probe.list))
 }
 
 fn mtu(table: &mut Reader<'_, '_>) -> Option<u32> {
@@ -109,8 +126,9 @@ fn gateway(table: &mut Reader<'_, '_>, family: Family) -> Option<Gateway> {
         Family::V4 => ("gateway", "source", "an IPv4 address such as \"192.168.1.1\""),
         Family::V6 => ("gateway6", "source6", "an IPv6 address such as \"fd00:1::1\""),
     };
-    let address = table.parsed(key, allowed, |text| match text {
-        "auto" => Err(Refusal::NotYet),
+    let or_auto = format!("{allowed}, or \"auto\": the one of the interface's default route");
+    let address = table.parsed(key, &or_auto, |text| match text {
+        "auto" => Ok(NextHop::Auto),
         text => address(text, family).map(NextHop::Fixed),
     });
     let source = table.parsed(source_key, allowed, |text| source_address(text, family));
@@ -188,6 +206,17 @@ pub(super) fn interface_name(text: &str) -> Result<String, Refusal> {
     }
 }
 
+/// Whoever disables everything has no way to the Internet left.
+fn some_enabled(top: &mut Reader<'_, '_>, uplinks: &[Uplink]) {
+    // An uplink that was refused may be the one that is enabled.
+    if let Some(first) = uplinks.first().filter(|_| top.problems.is_empty())
+        && uplinks.iter().all(|u| !u.enabled)
+    {
+        let help = "remove `enabled = false` from at least one [[uplink]]";
+        top.complain(first.name.span.clone(), "every uplink is disabled", help);
+    }
+}
+
 fn fits(top: &mut Reader<'_, '_>, uplinks: &[Uplink], mask: At<Mask>) {
     let most = mask.value.max_id();
     if uplinks.len() > most as usize {
@@ -243,14 +272,21 @@ fn differ(top: &mut Reader<'_, '_>, earlier: &Uplink, uplink: &Uplink) {
     for (a, b) in [(&earlier.v4, &uplink.v4), (&earlier.v6, &uplink.v6)] {
         let (Some(a), Some(b)) = (a, b) else { continue };
         if a.address.value == b.address.value {
-            let gateway = match b.address.value {
-                NextHop::Fixed(address) => address.to_string(),
-                NextHop::Auto => "auto".into(),
-            };
-            let via = format!("{gateway} on {}", uplink.interface.value);
-            let message = format!("uplinks {first} and {name} have the same gateway {via}");
-            let help = "another gateway or another interface; for a larger share, raise weight";
-            top.complain(b.address.span.clone(), message, help);
+            same_gateway(top, &b.address, [first, name], &uplink.interface.value);
         }
     }
+}
+
+fn same_gateway(top: &mut Reader<'_, '_>, gateway: &At<NextHop>, [first, name]: [&str; 2], interface: &str) {
+    let (message, help) = match gateway.value {
+        NextHop::Fixed(address) => (
+            format!("uplinks {first} and {name} have the same gateway {address} on {interface}"),
+            "another gateway or another interface; for a larger share, raise weight",
+        ),
+        NextHop::Auto => (
+            format!("uplinks {first} and {name} both follow the default route of {interface}"),
+            "name the gateway of one of them, or another interface",
+        ),
+    };
+    top.complain(gateway.span.clone(), message, help);
 }

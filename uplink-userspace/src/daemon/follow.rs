@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 
-use super::failover::family_name;
 use super::repair::Cause;
 use super::{Daemon, Sources, start};
 use crate::repairs::Kind;
@@ -24,10 +23,12 @@ impl Daemon {
         let followed = resolve::follow(&self.config, &self.host, self.engine.uplinks());
         let unusable = followed.unusable.iter().map(|u| Warning {
             code: "unusable".into(),
-            text: format!("{} ({}): {}", u.name, family_name(u.family), u.reason),
-            remedy: "give the interface its address back; uplink follows by itself".into(),
+            text: u.to_string(),
+            remedy: "give the interface its address or default route back; uplink follows by itself".into(),
         });
         self.replace_warnings(&["unusable"], unusable);
+        let blind = resolve::warnings(&self.config, &followed.uplinks);
+        self.replace_warnings(&["gateway-only-probe"], blind.into_iter());
         let uplinks = followed.uplinks.clone();
         self.followed = followed;
         if uplinks != self.engine.uplinks() {

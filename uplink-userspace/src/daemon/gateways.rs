@@ -1,7 +1,7 @@
 //! Gateways that fall silent: one that changed its MAC address without saying so is found again
 //! by forgetting the old one. The kernel by itself takes tens of seconds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use uplink_common::Family;
 use super::Daemon;
 use crate::engine::Path;
 use crate::host::{Host, Neighbour};
-use crate::links;
+use crate::links::{self, NeighbourState};
+use crate::probe::Probers;
 use crate::repairs::Kind;
 use crate::resolve::Uplink;
 
@@ -24,9 +25,14 @@ const AGAIN: [Duration; 3] = [
     Duration::from_secs(10),
 ];
 
-/// When each path answered last.
+/// What is known of gateways beside their addresses.
 #[derive(Debug, Default)]
-pub(super) struct Gateways(BTreeMap<Path, Silence>);
+pub(super) struct Gateways {
+    /// When each path answered last.
+    silences: BTreeMap<Path, Silence>,
+    /// Those that the kernel has asked for in vain, by interface index and address.
+    failed: BTreeSet<(u32, IpAddr)>,
+}
 
 #[derive(Debug)]
 struct Silence {
@@ -39,7 +45,7 @@ struct Silence {
 impl Gateways {
     pub(super) fn answered(&mut self, path: Path) {
         let now = Instant::now();
-        self.0.insert(
+        self.silences.insert(
             path,
             Silence {
                 answered: now,
@@ -50,17 +56,22 @@ impl Gateways {
     }
 
     /// Paths that answered once and are silent now, each as often as it is worth a new question.
-    fn silent(&mut self, interval: Duration) -> Vec<Path> {
+    fn silent(&mut self, interval: impl Fn(Path) -> Duration) -> Vec<Path> {
         let now = Instant::now();
         let mut found = Vec::new();
-        for (path, silence) in &mut self.0 {
-            if now.duration_since(silence.answered) > interval + GRACE && now >= silence.next {
+        for (path, silence) in &mut self.silences {
+            if now.duration_since(silence.answered) > interval(*path) + GRACE && now >= silence.next {
                 silence.next = now + AGAIN[silence.asked.min(AGAIN.len() - 1)];
                 silence.asked += 1;
                 found.push(*path);
             }
         }
         found
+    }
+
+    /// Whether the kernel has asked for this gateway in vain.
+    pub(super) fn has_failed(&self, ifindex: u32, address: IpAddr) -> bool {
+        self.failed.contains(&(ifindex, address))
     }
 
     /// Gateways without an entry now keep the one they had: it is gone because we asked anew.
@@ -85,7 +96,10 @@ fn gateways(uplinks: &[Uplink]) -> impl Iterator<Item = (u32, IpAddr)> + '_ {
 impl Daemon {
     /// Has the kernel ask for the MAC address of gateways that fell silent.
     pub(super) async fn ask_silent_gateways(&mut self) {
-        for path in self.gateways.silent(self.config.probe.interval) {
+        let intervals: BTreeMap<Path, Duration> =
+            self.engine.paths().map(|p| (p, self.interval(p))).collect();
+        let interval = |path: Path| intervals.get(&path).copied().unwrap_or_default();
+        for path in self.gateways.silent(interval) {
             let Some(u) = self.uplink(path.uplink) else {
                 continue;
             };
@@ -97,10 +111,48 @@ impl Daemon {
         }
     }
 
-    /// A neighbour has another MAC address: where it is a gateway, the program learns it at once.
-    pub(super) fn neighbour(&mut self, ifindex: u32, address: IpAddr, mac: Option<[u8; 6]>) {
-        let ours = gateways(self.engine.uplinks()).any(|g| g == (ifindex, address));
-        let Some(mac) = mac.filter(|_| ours) else { return };
+    /// News of a neighbour. Where it is a gateway: a new MAC address is told to the program, one
+    /// that cannot be found takes its paths out, and one that was forgotten has probes ask.
+    pub(super) async fn neighbour(
+        &mut self,
+        ifindex: u32,
+        address: IpAddr,
+        state: NeighbourState,
+        probers: &Probers,
+    ) {
+        if !gateways(self.engine.uplinks()).any(|g| g == (ifindex, address)) {
+            return;
+        }
+        match state {
+            NeighbourState::At(mac) => {
+                self.gateways.failed.remove(&(ifindex, address));
+                self.found(ifindex, address, mac);
+            }
+            NeighbourState::Failed => drop(self.gateways.failed.insert((ifindex, address))),
+            NeighbourState::Gone => self
+                .paths_by(ifindex, address)
+                .for_each(|path| probers.suspect(path)),
+        }
+        self.tell_outages().await;
+    }
+
+    /// Between the probes of a path.
+    fn interval(&self, path: Path) -> Duration {
+        let name = self.uplink(path.uplink).map(|u| &*u.name);
+        let mut configured = self.config.uplinks.iter();
+        let configured = configured.find(|c| Some(&*c.name.value) == name);
+        configured.map_or(self.config.probe.interval, |c| c.probe.interval)
+    }
+
+    fn paths_by(&self, ifindex: u32, address: IpAddr) -> impl Iterator<Item = Path> + '_ {
+        self.engine.paths().filter(move |path| {
+            let u = self.uplink(path.uplink).filter(|u| u.ifindex == ifindex);
+            u.and_then(|u| u.leg(path.family))
+                .is_some_and(|leg| leg.gateway == address)
+        })
+    }
+
+    fn found(&mut self, ifindex: u32, address: IpAddr, mac: [u8; 6]) {
         let known = self
             .host
             .neighbours

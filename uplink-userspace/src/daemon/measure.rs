@@ -163,7 +163,9 @@ impl Daemon {
             Timestamp::now(),
             self.measured.maps.clone(),
             self.measured.quotas.books().clone(),
-            capacities.filter_map(|(id, rate)| Some((named(id)?, rate))).collect(),
+            capacities
+                .filter_map(|(id, rate)| Some((named(id)?, rate)))
+                .collect(),
         )
     }
 }

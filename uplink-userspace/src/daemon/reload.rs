@@ -25,7 +25,7 @@ impl Daemon {
             .iter()
             .map(|u| (u.name.clone(), u.id))
             .collect();
-        let uplinks = resolve::resolve(&config, &host, &ids)?;
+        let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
         let mut engine = Engine::new(
             uplinks,
             Settings::of(&config),

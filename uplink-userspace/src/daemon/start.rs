@@ -121,7 +121,7 @@ async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> 
     let mut maps = loaded.take_maps()?;
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
-    let uplinks = resolve::resolve(&config, &host, &ids)?;
+    let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
     let drained = State::read(&options.runtime_dir)?.map_or_else(Vec::new, |s| s.drained);
     let mut was_down = maps::found_dead(&records, &uplinks);
     // A drained uplink serves nobody because somebody wants it so.

@@ -10,7 +10,8 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, R
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use uplink_common::Family;
 
-use crate::host::{Action, Destinations, ForeignRule, MAIN};
+use super::default_route;
+use crate::host::{Action, DefaultRoute, Destinations, ForeignRule, MAIN};
 use crate::routes::socket::{Failure, Netlink};
 use crate::routes::{tolerate, wire};
 
@@ -48,6 +49,8 @@ pub(super) struct Tables {
     pub foreign: BTreeSet<u32>,
     /// Destinations in the tables that were asked for.
     pub destinations: BTreeMap<(Family, u32), Destinations>,
+    /// Default routes of `main`.
+    pub defaults: Vec<DefaultRoute>,
 }
 
 /// Reads all routes once; lists destinations for `main` and for what `rules` look up.
@@ -76,6 +79,9 @@ impl Tables {
         let table = wire::table(route);
         if !COMMON_TABLES.contains(&table) {
             self.foreign.insert(table);
+        }
+        if table == MAIN {
+            self.defaults.extend(default_route::next_hops(family, route));
         }
         let looked_up = |rule: &ForeignRule| rule.family == family && rule.action == Action::Table(table);
         if table != MAIN && !rules.iter().any(looked_up) {
@@ -234,6 +240,21 @@ mod tests {
             RouteAttribute::Destination(RouteAddress::Inet([10, a, b, 0].into())),
         ];
         message
+    }
+
+    #[test]
+    fn only_main_says_where_the_providers_are() {
+        let default = |table| {
+            let mut message = RouteMessage::default();
+            message.header.kind = RouteType::Unicast;
+            message.attributes = vec![RouteAttribute::Table(table), RouteAttribute::Oif(table)];
+            message
+        };
+        let mut tables = Tables::default();
+        tables.take(Family::V4, &default(51820), &[]);
+        assert_eq!(tables.defaults, []);
+        tables.take(Family::V4, &default(MAIN), &[]);
+        assert_eq!(tables.defaults.len(), 1);
     }
 
     #[test]

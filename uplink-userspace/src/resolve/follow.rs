@@ -1,9 +1,11 @@
 //! A running daemon's uplinks on a host that changes: what is known once stays usable.
 
+use std::fmt;
+
 use uplink_common::Family;
 
-use super::{Leg, Uplink, legs};
-use crate::config::{self, Config, Gateway};
+use super::{Place, Uplink, family_name, legs};
+use crate::config::Config;
 use crate::host::{Host, Interface};
 
 /// The uplinks as the host allows them now.
@@ -11,7 +13,8 @@ use crate::host::{Host, Interface};
 pub struct Followed {
     /// The same uplinks with the same ids, marks and tables.
     pub uplinks: Vec<Uplink>,
-    /// Legs that no longer fit this host; among `uplinks` they are as they were.
+    /// Legs that do not fit this host at the moment; among `uplinks` they are as they were,
+    /// `None` if they never fitted.
     pub unusable: Vec<Unusable>,
 }
 
@@ -38,18 +41,25 @@ impl Followed {
 /// Looks interfaces, sources and prefixes of `previous` up again.
 ///
 /// Nothing here is an error: interfaces and addresses come back, and until then a leg is better
-/// off with what it had than with nothing.
+/// off with what it had than with nothing. A leg with `gateway = "auto"` that was missing is there
+/// as soon as its default route is.
 #[must_use]
 pub fn follow(config: &Config, host: &Host, previous: &[Uplink]) -> Followed {
     let mut followed = Followed::default();
     for u in previous {
         let mut now = u.clone();
-        let configured = config.uplinks.iter().find(|c| c.name.value == u.name);
-        if let Some(configured) = configured {
+        let uplink = config.uplinks.iter().find(|c| c.name.value == u.name);
+        if let Some(uplink) = uplink {
             let found = host.interface(&u.interface);
             now.ifindex = found.map_or(u.ifindex, |i| i.index);
             for family in Family::ALL {
-                followed.leg(&mut now, family, configured, host, found);
+                let place = Place {
+                    config,
+                    uplink,
+                    family,
+                    host,
+                };
+                followed.leg(&place, &mut now, found);
             }
         }
         followed.uplinks.push(now);
@@ -58,49 +68,32 @@ pub fn follow(config: &Config, host: &Host, previous: &[Uplink]) -> Followed {
 }
 
 impl Followed {
-    fn leg(
-        &mut self,
-        u: &mut Uplink,
-        family: Family,
-        configured: &config::Uplink,
-        host: &Host,
-        interface: Option<&Interface>,
-    ) {
-        let (gateway, leg) = match family {
-            Family::V4 => (&configured.v4, &mut u.v4),
-            Family::V6 => (&configured.v6, &mut u.v6),
+    fn leg(&mut self, place: &Place<'_>, u: &mut Uplink, interface: Option<&Interface>) {
+        let family = place.family;
+        let Some(gateway) = place.uplink.gateway(family) else {
+            return;
         };
-        let Some(gateway) = gateway else { return };
-        let derived = match interface {
-            Some(interface) => derive(gateway, host, interface, leg.as_ref()),
-            None => Err(format!("interface {} does not exist", u.interface)),
-        };
-        match derived {
-            Ok(now) => *leg = Some(now),
-            Err(reason) => self.unusable.push(Unusable {
-                name: u.name.clone(),
-                family,
-                reason,
-            }),
+        match legs::find(place, interface, gateway, u.leg(family)) {
+            Ok(now) => *u.leg_mut(family) = Some(now),
+            Err(reason) => self.unusable.push(Unusable::new(&u.name, family, reason)),
         }
     }
 }
 
-/// An address that serves as well as the one of `before` is no reason to change: connections
-/// carry it.
-fn derive(
-    gateway: &Gateway,
-    host: &Host,
-    interface: &Interface,
-    before: Option<&Leg>,
-) -> Result<Leg, String> {
-    let leg = legs::derive(gateway, host, interface).map_err(|m| m.reason(gateway, interface))?;
-    let given = gateway.source.is_some();
-    let kept = before.filter(|b| !given && legs::as_good(b.source, &leg, interface));
-    Ok(Leg {
-        source: kept.map_or(leg.source, |b| b.source),
-        ..leg
-    })
+impl Unusable {
+    pub(super) fn new(name: &str, family: Family, reason: String) -> Self {
+        Self {
+            name: name.into(),
+            family,
+            reason,
+        }
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.name, family_name(self.family), self.reason)
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +106,8 @@ mod tests {
     fn followed(file: &str, change: impl Fn(&mut Host)) -> (Vec<Uplink>, Followed) {
         let config = config(file);
         let mut host = host();
-        let before = super::super::resolve(&config, &host, &BTreeMap::from([("isp1".into(), 9)])).unwrap();
+        let ids = BTreeMap::from([("isp1".into(), 9)]);
+        let before = super::super::resolve(&config, &host, &ids).unwrap().uplinks;
         change(&mut host);
         let followed = follow(&config, &host, &before);
         (before, followed)

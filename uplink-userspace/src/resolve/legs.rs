@@ -4,9 +4,29 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Leg, listed};
-use crate::config::{Gateway, NextHop, Problem};
+use super::{Leg, Place, auto, listed};
+use crate::config::{Gateway, Problem};
 use crate::host::{Host, Interface};
+
+/// A next hop, and what is known of our address towards it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hop {
+    pub address: IpAddr,
+    /// The configured source; the interface must have it.
+    pub source: Option<IpAddr>,
+    /// The source that the default route prefers; one of this host's.
+    pub preferred: Option<IpAddr>,
+}
+
+impl Hop {
+    pub(super) const fn fixed(address: IpAddr, source: Option<IpAddr>) -> Self {
+        Self {
+            address,
+            source,
+            preferred: None,
+        }
+    }
+}
 
 /// Why a gateway of the configuration has no leg on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,36 +43,72 @@ pub(super) enum Misfit {
     OnlyLinkLocal,
 }
 
-/// The leg to `gateway` by `interface`.
-pub(super) fn derive(gateway: &Gateway, host: &Host, interface: &Interface) -> Result<Leg, Misfit> {
-    let NextHop::Fixed(address) = gateway.address.value else {
-        return Err(Misfit::Outside);
-    };
-    if host.has(address) {
-        return Err(Misfit::Ourselves);
-    }
-    let towards = interface.towards(address).ok_or(Misfit::Outside)?;
-    if no_host_of(towards, address) {
-        return Err(Misfit::NoHost(towards.trunc()));
-    }
+/// The leg of `gateway` as the host has it now, or why there is none, for people. An address
+/// that serves as well as the one of `before` is no reason to change: connections carry it.
+pub(super) fn find(
+    place: &Place<'_>,
+    interface: Option<&Interface>,
+    gateway: &Gateway,
+    before: Option<&Leg>,
+) -> Result<Leg, String> {
+    let missing = || format!("interface {} does not exist", place.uplink.interface.value);
+    let interface = interface.ok_or_else(missing)?;
+    let hop = auto::hop(place, interface, gateway, before)?;
+    let leg = reach(&hop, place.host, interface).map_err(|m| m.reason(hop.address, interface))?;
+    let given = hop.source.or(hop.preferred).is_some();
+    let kept = before.filter(|b| !given && as_good(b.source, &leg, interface));
     Ok(Leg {
-        gateway: address,
-        source: source(gateway, interface, towards)?,
-        prefix: towards.trunc(),
+        source: kept.map_or(leg.source, |b| b.source),
+        ..leg
     })
 }
 
-fn source(gateway: &Gateway, interface: &Interface, towards: IpNet) -> Result<IpAddr, Misfit> {
-    if let Some(source) = &gateway.source {
-        let found = interface.addresses.iter().any(|net| net.addr() == source.value);
+/// The leg to `hop` by `interface`.
+pub(super) fn reach(hop: &Hop, host: &Host, interface: &Interface) -> Result<Leg, Misfit> {
+    if host.has(hop.address) {
+        return Err(Misfit::Ourselves);
+    }
+    let (ours, prefix) = match connected(hop.address, host, interface) {
+        Some(found) => found,
+        // Providers that hand out single addresses have their router outside of every subnet.
+        // The route that prefers one of our addresses says that it is on the link.
+        None => (hop.preferred.ok_or(Misfit::Outside)?, IpNet::from(hop.address)),
+    };
+    if no_host_of(prefix, hop.address) {
+        return Err(Misfit::NoHost(prefix));
+    }
+    Ok(Leg {
+        gateway: hop.address,
+        source: source(hop, interface, ours)?,
+        prefix,
+    })
+}
+
+/// Our address that is connected with `address`, and the prefix that connects them, host bits
+/// zero: a subnet, or the far end of a point-to-point link.
+fn connected(address: IpAddr, host: &Host, interface: &Interface) -> Option<(IpAddr, IpNet)> {
+    if let Some(net) = interface.towards(address) {
+        return Some((net.addr(), net.trunc()));
+    }
+    let mut peers = host.peers.iter().filter(|p| p.ifindex == interface.index);
+    let peer = peers.find(|p| p.remote.contains(&address))?;
+    Some((peer.local, peer.remote.trunc()))
+}
+
+fn source(hop: &Hop, interface: &Interface, ours: IpAddr) -> Result<IpAddr, Misfit> {
+    if let Some(source) = hop.source {
+        let found = interface.addresses.iter().any(|net| net.addr() == source);
         return if found {
-            Ok(source.value)
+            Ok(source)
         } else {
-            Err(Misfit::NoSource(source.value))
+            Err(Misfit::NoSource(source))
         };
     }
-    if !link_local(towards.addr()) {
-        return Ok(towards.addr());
+    if let Some(preferred) = hop.preferred {
+        return Ok(preferred);
+    }
+    if !link_local(ours) {
+        return Ok(ours);
     }
     // The router is reached by link-local addresses, the Internet needs a global one.
     let global = interface.addresses.iter().map(IpNet::addr);
@@ -64,7 +120,7 @@ fn source(gateway: &Gateway, interface: &Interface, towards: IpNet) -> Result<Ip
 
 /// Whether `source` serves as well as the source of `leg`: it is there to stay, and as near to
 /// the gateway or as global.
-pub(super) fn as_good(source: IpAddr, leg: &Leg, interface: &Interface) -> bool {
+fn as_good(source: IpAddr, leg: &Leg, interface: &Interface) -> bool {
     let mut addresses = interface.addresses.iter();
     let Some(net) = addresses.find(|net| net.addr() == source) else {
         return false;
@@ -77,11 +133,8 @@ pub(super) fn as_good(source: IpAddr, leg: &Leg, interface: &Interface) -> bool 
 }
 
 impl Misfit {
-    /// For whoever edits the configuration.
-    pub(super) fn problem(self, gateway: &Gateway, interface: &Interface) -> Problem {
-        let NextHop::Fixed(address) = gateway.address.value else {
-            unreachable!()
-        };
+    /// For whoever edits the configuration, which names `address` in `gateway`.
+    pub(super) fn problem(self, address: IpAddr, gateway: &Gateway, interface: &Interface) -> Problem {
         let name = &interface.name;
         let (message, help) = match self {
             Self::Ourselves => (
@@ -114,10 +167,7 @@ impl Misfit {
     }
 
     /// For whoever watches a host that has changed under a configuration that once fitted.
-    pub(super) fn reason(self, gateway: &Gateway, interface: &Interface) -> String {
-        let NextHop::Fixed(address) = gateway.address.value else {
-            unreachable!()
-        };
+    fn reason(self, address: IpAddr, interface: &Interface) -> String {
         let name = &interface.name;
         match self {
             Self::Ourselves => format!("this host has the gateway's address {address} itself"),
@@ -135,7 +185,7 @@ fn no_host_of(net: IpNet, address: IpAddr) -> bool {
     net.addr().is_ipv4() && !small && (net.network() == address || net.broadcast() == address)
 }
 
-fn link_local(address: IpAddr) -> bool {
+pub(super) fn link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
 }
 

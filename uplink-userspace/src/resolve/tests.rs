@@ -52,6 +52,7 @@ fn ids(pairs: &[(&str, u8)], config: &Config) -> Vec<u8> {
     let old = pairs.iter().map(|(n, id)| ((*n).to_owned(), *id)).collect();
     resolve(config, &host(), &old)
         .unwrap()
+        .uplinks
         .iter()
         .map(|u| u.id)
         .collect()
@@ -59,7 +60,7 @@ fn ids(pairs: &[(&str, u8)], config: &Config) -> Vec<u8> {
 
 #[test]
 fn the_articles_scenario_finds_its_sources() {
-    let uplinks = resolve(&config(FILE), &host(), &BTreeMap::new()).unwrap();
+    let uplinks = resolve(&config(FILE), &host(), &BTreeMap::new()).unwrap().uplinks;
     let v4 = uplinks[1].v4.unwrap();
     assert_eq!(v4.source.to_string(), "10.0.0.2");
     assert_eq!(v4.prefix.to_string(), "10.0.0.0/16");
@@ -76,12 +77,14 @@ fn the_articles_scenario_finds_its_sources() {
 
 #[test]
 fn behind_a_link_local_gateway_the_source_is_global() {
-    let uplinks = resolve(&config(FILE), &host(), &BTreeMap::new()).unwrap();
+    let uplinks = resolve(&config(FILE), &host(), &BTreeMap::new()).unwrap().uplinks;
     let v6 = uplinks[0].leg(Family::V6).unwrap();
     assert_eq!(v6.source.to_string(), "2001:db8::2");
     assert_eq!(v6.prefix.to_string(), "fe80::/64");
     let given = FILE.replace("\"fe80::1\"", "\"fe80::1\"\nsource6 = \"fd00::2\"");
-    let uplinks = resolve(&config(&given), &host(), &BTreeMap::new()).unwrap();
+    let uplinks = resolve(&config(&given), &host(), &BTreeMap::new())
+        .unwrap()
+        .uplinks;
     assert_eq!(uplinks[0].v6.unwrap().source.to_string(), "fd00::2");
 }
 
@@ -123,6 +126,8 @@ fn what_the_host_contradicts_is_shown_in_place() {
         ("192.168.1.1\"", "192.168.1.1\"\nsource = \"192.168.1.7\"", "u.toml:6:10", "source 192.168.1.7 is not an address of eth0", "192.168.1.100, 10.0.0.2"),
         ("192.168.1.1\"", "192.168.1.1\"\ntable = 77", "u.toml:6:9", "table 77 of uplink isp1 is in use by somebody else", "ip route"),
         ("\n[[uplink]]", "[lan]\ninterfaces = [\"eth0\", \"lan7\"]\n[[uplink]]", "u.toml:2:23", "interface lan7 does not exist", "lan0"),
+        ("\n[[uplink]]", "[probe]\ntargets = [\"1.1.1.1\", \"10.9.0.1\"]\n[[uplink]]", "u.toml:2:23", "target 10.9.0.1 is this host's own address", "on the Internet"),
+        ("192.168.1.1\"", "192.168.1.1\"\nprobe = { type = \"tcp\", targets = [\"[fd00::2]:443\"] }", "u.toml:6:36", "target fd00::2 is this host's own address", "on the Internet"),
         ("\n[[uplink]]", "[kernel]\nrule_priority = 77\n[[uplink]]", "u.toml:1:1", "rule_priority, is in use", "another number"),
     ];
     for (from, to, place, message, help) in rows {
@@ -150,7 +155,7 @@ fn without_a_global_address_ipv6_is_refused() {
 fn a_prefix_is_translated_from_inside_to_outside() {
     let text = FILE.replace("\"fe80::1\"", "\"fe80::1\"\nprefix6 = \"2001:db8:1::/56\"");
     let c = config(&format!("{text}[nat]\nprefix6 = \"fd00:10::/56\""));
-    let uplinks = resolve(&c, &host(), &BTreeMap::new()).unwrap();
+    let uplinks = resolve(&c, &host(), &BTreeMap::new()).unwrap().uplinks;
     let t = uplinks[0].translation.unwrap();
     let of = |text: &str| text.parse::<IpAddr>().unwrap().into();
     assert_eq!(
