@@ -15,6 +15,7 @@ mod inbound;
 mod kernel;
 mod kill;
 mod layout;
+mod liars;
 mod lifecycle;
 mod mtu;
 mod pair;
@@ -25,6 +26,7 @@ mod support;
 mod tamper;
 mod translation;
 mod tunnels;
+mod wires;
 
 use std::process::{Child, Command, ExitCode, ExitStatus, exit};
 use std::time::{Duration, Instant};
@@ -55,6 +57,17 @@ const SCENARIOS: &[Scenario] = &[
     ("lab_fleet", handmade::fleet),
     ("lab_swarm", handmade::swarm),
     ("lab_silent_mac", handmade::silent_mac),
+    ("lab_delay", wires::delay),
+    ("lab_jitter_and_loss", wires::jitter_and_loss),
+    ("lab_shape", wires::shape),
+    ("lab_mute", wires::mute),
+    ("lab_flapping", wires::flapping),
+    ("lab_busy", wires::busy),
+    ("lab_paced", wires::paced),
+    ("lab_icmp_lies", liars::icmp),
+    ("lab_dns", liars::dns),
+    ("lab_web", liars::web),
+    ("lab_autoconf", liars::autoconf),
     ("balance_v4", balance::v4),
     ("balance_v6", balance::v6),
     ("balance_nic_each", balance::nic_each),
