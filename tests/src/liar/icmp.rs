@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
@@ -15,6 +16,7 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::echo::ip;
 use crate::topology::{Family, Lab, servers};
 
 /// What a host of the Internet answers to an echo request.
@@ -235,12 +237,12 @@ fn send(socket: &Socket, bytes: &[u8], from: IpAddr, to: &SockaddrStorage) {
     };
 }
 
-/// Sends an echo request from the calling thread's namespace and returns the first reply within
-/// `patience`, with who sent it; and how many came in all.
+/// Sends an echo request from the calling thread's namespace, and returns every reply that came
+/// within `patience`, with who sent it.
 ///
 /// # Errors
 /// When a raw socket cannot be had.
-pub fn ask(to: IpAddr, patience: std::time::Duration) -> Result<(Option<(IpAddr, Vec<u8>)>, usize)> {
+pub fn ask(to: IpAddr, patience: Duration) -> Result<Vec<(IpAddr, Vec<u8>)>> {
     let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
     let socket = open(family)?;
     let (request, answer) = if to.is_ipv4() { (8, 0) } else { (128, 129) };
@@ -249,16 +251,11 @@ pub fn ask(to: IpAddr, patience: std::time::Duration) -> Result<(Option<(IpAddr,
     bytes[2..4].copy_from_slice(&sum.to_be_bytes());
     socket.send_to(&bytes, &SocketAddr::new(to, 0).into())?;
     std::thread::sleep(patience);
-    let mut replies = Vec::new();
-    while let Some(got) = receive(&socket, family) {
-        let from = got.from.as_sockaddr_in().map(|a| a.ip().into());
-        let from = from.or_else(|| got.from.as_sockaddr_in6().map(|a| a.ip().into()));
-        if got.message.first() == Some(&answer) {
-            replies.extend(from.map(|from| (from, got.message)));
-        }
-    }
-    let n = replies.len();
-    Ok((replies.into_iter().next(), n))
+    let received = std::iter::from_fn(|| receive(&socket, family));
+    let replies = received.filter(|got| got.message.first() == Some(&answer));
+    Ok(replies
+        .filter_map(|got| Some((ip(&got.from)?, got.message)))
+        .collect())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -30,18 +30,19 @@ impl Identities {
 
 /// Makes both, and writes the authority's certificate to `file`.
 pub(super) fn identities(file: &str) -> Result<Identities> {
-    let (ours, pem) = authority()?;
+    let (ours, pem) = authority("The lab's authority")?;
     std::fs::write(file, pem).with_context(|| file.to_owned())?;
-    let (theirs, _) = authority()?;
+    let (theirs, _) = authority("Nobody's authority")?;
     Ok(Identities {
         trusted: signed_by(&ours)?,
         untrusted: signed_by(&theirs)?,
     })
 }
 
-fn authority() -> Result<(Issuer<'static, KeyPair>, String)> {
+fn authority(name: &str) -> Result<(Issuer<'static, KeyPair>, String)> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let pem = params.self_signed(&key)?.pem();
     Ok((Issuer::new(params, key), pem))

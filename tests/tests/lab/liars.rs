@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use uplink_lab::autoconf::Offer;
 use uplink_lab::liar::icmp::ask;
 use uplink_lab::liar::web::{CA, NAME};
@@ -35,31 +35,36 @@ pub fn icmp() -> Result<()> {
             .collect();
         let liar = Liar::start(&lab, &lies)?;
         let honest = servers(family)[0];
-        let (truth, n) = echo(&lab, honest)?;
-        let (from, truth) = truth.with_context(|| format!("{honest} does not answer"))?;
-        ensure!(from == honest && n == 1, "{honest}: {n} replies from {from}");
+        let replies = echo(&lab, honest)?;
+        let [(from, truth)] = &replies[..] else {
+            bail!("{honest} answers {replies:?}")
+        };
+        ensure!(*from == honest, "{honest} answers from {from}");
         for (address, lie) in lies {
-            let (reply, n) = echo(&lab, address)?;
-            let (from, bytes) = reply.with_context(|| format!("{lie:?} does not answer"))?;
+            let replies = echo(&lab, address)?;
+            let n = replies.len();
+            let (from, bytes) = replies
+                .first()
+                .with_context(|| format!("{lie:?} does not answer"))?;
             println!("    {family:?} {lie:?}: {n} from {from}, {} bytes", bytes.len());
             let same = bytes[4..] == truth[4..];
             ensure!(
                 same == matches!(lie, Lie::Source | Lie::Thrice),
                 "{lie:?}: {bytes:?}"
             );
-            ensure!((from == address) == (lie != Lie::Source), "{lie:?}: from {from}");
+            ensure!((*from == address) == (lie != Lie::Source), "{lie:?}: from {from}");
             ensure!(
                 n == if lie == Lie::Thrice { 3 } else { 1 },
                 "{lie:?}: {n} replies"
             );
         }
         drop(liar);
-        ensure!(echo(&lab, honest)?.1 == 0, "somebody else answers, too");
+        ensure!(echo(&lab, honest)?.is_empty(), "somebody else answers, too");
     }
     Ok(())
 }
 
-fn echo(lab: &Lab, to: IpAddr) -> Result<(Option<(IpAddr, Vec<u8>)>, usize)> {
+fn echo(lab: &Lab, to: IpAddr) -> Result<Vec<(IpAddr, Vec<u8>)>> {
     lab.router.enter(|| ask(to, Duration::from_millis(150)))?
 }
 
