@@ -28,7 +28,16 @@ impl Lab {
         self.drop_forwarded(isp, &format!("numgen random mod 100 < {percent}"))
     }
 
-    /// Ends [`Self::blackhole`] and [`Self::lossy`].
+    /// As [`Self::lossy`], but only what comes from the Internet is lost.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn lossy_replies(&self, isp: Isp, percent: u8) -> Result<()> {
+        let condition = format!("iifname \"up0\" numgen random mod 100 < {percent}");
+        self.drop_forwarded(isp, &condition)
+    }
+
+    /// Ends [`Self::blackhole`], [`Self::lossy`] and [`Self::lossy_replies`].
     ///
     /// # Errors
     /// When nft fails.
