@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{PATIENCE, connect_tcp, fresh_ends};
+use super::fresh_ends;
 use crate::topology::{Family, Isp, Lab};
 
 /// Where files are served, TCP over IPv4.
 pub const FILES: u16 = 7100;
 const CHUNK: usize = 64 << 10;
+/// Many downloads on a narrow link are lost again and again; this is well beyond their pauses.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// A server of files, until dropped. A file has the size that the client names, and its first
 /// byte is the ISP by which the client came (255: none).
@@ -69,7 +71,7 @@ fn accept(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
 
 fn send_file(mut stream: TcpStream, from: SocketAddr) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(10 * PATIENCE))?;
+    stream.set_write_timeout(Some(LONGEST))?;
     let mut size = [0; 8];
     stream.read_exact(&mut size)?;
     let by = Isp::of(from.ip()).map_or(u8::MAX, |isp| isp.index() as u8);
@@ -180,7 +182,9 @@ fn download(size: u64, stop: &AtomicBool, counts: &Counts) -> std::io::Result<()
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&source.into())?;
-    let mut stream = connect_tcp(socket, SocketAddr::new(server.ip(), FILES))?;
+    socket.connect_timeout(&SocketAddr::new(server.ip(), FILES).into(), LONGEST)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(LONGEST))?;
     stream.write_all(&size.to_be_bytes())?;
     let (mut left, mut buffer) = (size, vec![0; CHUNK]);
     while left > 0 && !stop.load(Ordering::Relaxed) {
