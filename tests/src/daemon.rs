@@ -26,6 +26,8 @@ pub struct Config {
     pub more: String,
     /// Whether the uplinks have IPv6 gateways.
     pub ipv6: bool,
+    /// Whether the gateways of each uplink are found by DHCP and router advertisements.
+    pub auto: [bool; 2],
     /// The cgroup whose sockets are steered, as [`crate::Cgroup::path`] names it. Off without
     /// one: the programs of the root cgroup would act on the whole host.
     pub local: Option<String>,
@@ -38,6 +40,7 @@ impl Default for Config {
             uplink_more: Default::default(),
             more: String::new(),
             ipv6: true,
+            auto: [false; 2],
             local: None,
         }
     }
@@ -50,7 +53,10 @@ impl Config {
         let mut text = String::new();
         for isp in Isp::ALL {
             let (name, interface) = (isp.name(), isp.interface(lab.shape));
-            let (gateway, gateway6) = isp.gateways();
+            let (gateway, gateway6) = match self.auto[isp.index()] {
+                true => ("auto", "auto"),
+                false => isp.gateways(),
+            };
             let weight = self.weights[isp.index()];
             let _ = writeln!(
                 text,

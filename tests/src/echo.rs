@@ -248,7 +248,7 @@ fn answer_udp(socket: &UdpSocket, seen: &Seen) -> Option<()> {
     Some(())
 }
 
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+pub(crate) fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|a| a.ip().into());
     v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().into()))
 }

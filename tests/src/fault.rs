@@ -1,5 +1,11 @@
 //! What can go wrong with an ISP.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::topology::{Isp, Lab};
@@ -22,12 +28,21 @@ impl Lab {
         self.drop_forwarded(isp, &format!("numgen random mod 100 < {percent}"))
     }
 
-    /// Ends [`Self::blackhole`] and [`Self::lossy`].
+    /// As [`Self::lossy`], but only what comes from the Internet is lost.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn lossy_replies(&self, isp: Isp, percent: u8) -> Result<()> {
+        let condition = format!("iifname \"up0\" numgen random mod 100 < {percent}");
+        self.drop_forwarded(isp, &condition)
+    }
+
+    /// Ends [`Self::blackhole`], [`Self::lossy`] and [`Self::lossy_replies`].
     ///
     /// # Errors
     /// When nft fails.
     pub fn heal(&self, isp: Isp) -> Result<()> {
-        self.isp(isp).nft("table inet fault\ndelete table inet fault\n")
+        self.isp(isp).nft(HEALED)
     }
 
     /// The gateway's link to the router goes down, without a loss of carrier at the router when
@@ -73,6 +88,49 @@ impl Lab {
             .nft("delete table arp silent\ndelete table ip6 silent\n")
     }
 
+    /// The gateway neither asks for neighbours nor answers who asks for it, and the router forgets
+    /// what it knows: ARP and neighbour discovery fail while the carrier stays.
+    ///
+    /// # Errors
+    /// When nft or ip fails.
+    pub fn mute_neighbours(&self, isp: Isp) -> Result<()> {
+        self.isp(isp).nft(
+            "table arp mute { chain in { type filter hook input priority 0; drop; }\n\
+               chain out { type filter hook output priority 0; drop; }\n}\n\
+             table ip6 mute { chain in { type filter hook input priority 0; jump nd; }\n\
+               chain out { type filter hook output priority 0; jump nd; }\n\
+               chain nd { icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop; }\n}\n",
+        )?;
+        let device = isp.interface(self.shape);
+        for gateway in <[&str; 2]>::from(isp.gateways()) {
+            // An entry that is not there cannot be forgotten.
+            let _ = self.router.run(&format!("ip neigh del {gateway} dev {device}"));
+        }
+        Ok(())
+    }
+
+    /// Ends [`Self::mute_neighbours`].
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn end_mute(&self, isp: Isp) -> Result<()> {
+        self.isp(isp)
+            .nft("delete table arp mute\ndelete table ip6 mute\n")
+    }
+
+    /// Limits what the ISP carries to and from the Internet, in megabits per second (TBF, with
+    /// queues of 50 ms).
+    ///
+    /// # Errors
+    /// When tc fails.
+    pub fn shape(&self, isp: Isp, down_mbit: u32, up_mbit: u32) -> Result<()> {
+        let limit = |device: &str, mbit: u32| {
+            format!("tc qdisc replace dev {device} root tbf rate {mbit}mbit burst 64kb latency 50ms")
+        };
+        self.internet.run(&limit(isp.name(), down_mbit))?;
+        self.isp(isp).run(&limit("up0", up_mbit)).map(drop)
+    }
+
     /// The first ISP's gateway is the second's, too: one MAC for both uplinks.
     ///
     /// # Errors
@@ -89,16 +147,73 @@ impl Lab {
         ))
     }
 
-    fn drop_forwarded(&self, isp: Isp, condition: &str) -> Result<()> {
-        let [v4, transit4, v6, transit6] = isp.addresses();
-        self.isp(isp).nft(&format!(
-            "table inet fault\ndelete table inet fault\n\
-             table inet fault {{ chain prerouting {{\n\
-               type filter hook prerouting priority raw; policy accept;\n\
-               ip daddr {{ {v4}, {transit4} }} accept\n\
-               ip6 daddr {{ {v6}, {transit6}, fe80::/10, ff00::/8 }} accept\n\
-               {condition} drop\n\
-             }}\n}}\n",
+    /// This address of the Internet answers nobody any more.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn silence(&self, address: IpAddr) -> Result<()> {
+        let version = if address.is_ipv4() { "ip" } else { "ip6" };
+        self.internet.nft(&format!(
+            "table inet silent {{ chain in {{ type filter hook input priority 0; }}\n}}\n\
+             add rule inet silent in {version} daddr {address} drop\n"
         ))
+    }
+
+    fn drop_forwarded(&self, isp: Isp, condition: &str) -> Result<()> {
+        self.isp(isp).nft(&dropping(isp, condition))
+    }
+}
+
+const HEALED: &str = "table inet fault\ndelete table inet fault\n";
+
+fn dropping(isp: Isp, condition: &str) -> String {
+    let [v4, transit4, v6, transit6] = isp.addresses();
+    format!(
+        "{HEALED}table inet fault {{ chain prerouting {{\n\
+           type filter hook prerouting priority raw; policy accept;\n\
+           ip daddr {{ {v4}, {transit4} }} accept\n\
+           ip6 daddr {{ {v6}, {transit6}, fe80::/10, ff00::/8 }} accept\n\
+           {condition} drop\n\
+         }}\n}}\n",
+    )
+}
+
+/// An ISP that is a blackhole half of the time, until dropped; then it is healed.
+#[derive(Debug)]
+pub struct Flapping {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Flapping {
+    /// Begins with a blackhole for one `period`, then all is well for one, and so on.
+    ///
+    /// # Errors
+    /// When the thread cannot be had.
+    pub fn start(lab: &Lab, isp: Isp, period: Duration) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (theirs, ns) = (stop.clone(), lab.isp(isp).try_clone()?);
+        let thread = std::thread::spawn(move || {
+            while !theirs.load(Ordering::Relaxed) {
+                ns.nft(&dropping(isp, ""))?;
+                std::thread::sleep(period);
+                ns.nft(HEALED)?;
+                std::thread::sleep(period);
+            }
+            Ok(())
+        });
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Flapping {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(Ok(Err(e))) = self.thread.take().map(JoinHandle::join) {
+            eprintln!("    flapping failed: {e:#}");
+        }
     }
 }

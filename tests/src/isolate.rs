@@ -10,7 +10,8 @@ pub const LAB_DIR: &str = "/run/lab";
 /// Where the private bpffs is mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
-/// Moves the process to its own mount namespace with a fresh bpffs and a tmpfs on `/run`.
+/// Moves the process to its own mount namespace with a fresh bpffs and a tmpfs on `/run` and
+/// `/var/lib`.
 ///
 /// # Errors
 /// When the process is not root, has threads already, or a mount fails.
@@ -37,5 +38,14 @@ pub fn isolate() -> Result<()> {
         Some("mode=0755,size=64m"),
     )
     .context("mount a tmpfs on /run")?;
+    // What outlives a boot, such as how much of a quota is used, is nothing of the host's either.
+    mount(
+        Some("tmpfs"),
+        "/var/lib",
+        Some("tmpfs"),
+        none,
+        Some("mode=0755,size=16m"),
+    )
+    .context("mount a tmpfs on /var/lib")?;
     std::fs::create_dir_all(LAB_DIR).context(LAB_DIR)
 }

@@ -6,24 +6,32 @@
 //!
 //! A lab process calls [`isolate`] first, while it is single-threaded, then [`Lab::build`].
 
+pub mod autoconf;
 pub mod bcp38;
+pub mod busy;
 pub mod cgroup;
 pub mod daemon;
 pub mod delegated;
 pub mod echo;
 pub mod fault;
 pub mod isolate;
+pub mod liar;
 pub mod ns;
 pub mod passed;
+pub mod relay;
 pub mod snapshot;
 pub mod strace;
 pub mod topology;
 pub mod traffic;
 
+pub use autoconf::Autoconf;
+pub use busy::Busy;
 pub use cgroup::Cgroup;
 pub use daemon::{Config, Daemon};
 pub use echo::Echo;
+pub use fault::Flapping;
 pub use isolate::isolate;
 pub use ns::Namespace;
+pub use relay::{Quality, Relay};
 pub use snapshot::Snapshot;
 pub use topology::{Family, Isp, Lab, Shape};

@@ -260,14 +260,8 @@ impl Lab {
 
     fn internet(&self) -> Result<()> {
         for isp in Isp::ALL {
-            let [their4, our4, their6, our6] = isp.transit();
-            let name = isp.name();
-            wire(&self.internet, name, self.isp(isp), "up0")?;
-            let (net4, net6) = isp.networks();
-            self.internet.ip(&format!(
-                "addr add {our4}/30 dev {name}\naddr add {our6}/64 dev {name} nodad\n\
-                 route add {net4} via {their4}\nroute add {net6} via {their6}\n",
-            ))?;
+            wire(&self.internet, isp.name(), self.isp(isp), "up0")?;
+            self.transit(isp)?;
         }
         let own = ["203.0.113.10/32", "203.0.113.11/32", "1.1.1.1/32", "9.9.9.9/32"];
         let own6 = [
@@ -286,12 +280,23 @@ impl Lab {
     }
 
     fn provider(&self, isp: Isp) -> Result<()> {
-        let [our4, their4, our6, their6] = isp.transit();
         let (gateway4, gateway6) = isp.gateways();
         self.isp(isp).ip(&format!(
-            "addr add {gateway4}/24 dev eth0\naddr add {gateway6}/64 dev eth0 nodad\n\
-             addr add {our4}/30 dev up0\naddr add {our6}/64 dev up0 nodad\n\
-             route add default via {their4}\nroute add default via {their6}\n",
+            "addr add {gateway4}/24 dev eth0\naddr add {gateway6}/64 dev eth0 nodad\n"
+        ))
+    }
+
+    /// Addresses and routes of the wire between the ISP and the Internet.
+    pub(crate) fn transit(&self, isp: Isp) -> Result<()> {
+        let [isp4, internet4, isp6, internet6] = isp.transit();
+        let (name, (net4, net6)) = (isp.name(), isp.networks());
+        self.isp(isp).ip(&format!(
+            "addr add {isp4}/30 dev up0\naddr add {isp6}/64 dev up0 nodad\n\
+             route add default via {internet4}\nroute add default via {internet6}\n",
+        ))?;
+        self.internet.ip(&format!(
+            "addr add {internet4}/30 dev {name}\naddr add {internet6}/64 dev {name} nodad\n\
+             route add {net4} via {isp4}\nroute add {net6} via {isp6}\n",
         ))
     }
 
@@ -319,7 +324,7 @@ impl Lab {
 }
 
 /// A veth pair between two namespaces, both ends up.
-fn wire(a: &Namespace, a_dev: &str, b: &Namespace, b_dev: &str) -> Result<()> {
+pub(crate) fn wire(a: &Namespace, a_dev: &str, b: &Namespace, b_dev: &str) -> Result<()> {
     let peer = b.path();
     a.ip(&format!(
         "link add {a_dev} type veth peer name {b_dev} netns {peer}\nlink set {a_dev} up\n"

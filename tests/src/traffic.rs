@@ -1,13 +1,16 @@
 //! What clients do: bursts of new flows, and flows that go on while something happens.
 
 mod burst;
+mod downloads;
 mod fleet;
 mod host;
 mod inbound;
 mod ongoing;
+mod paced;
 mod swarm;
 
 pub use burst::{Tally, exchange, tcp_connects, tcp_stream_on, udp_flows};
+pub use downloads::{Downloads, Files, Rates};
 pub use fleet::{Fleet, FleetReport};
 pub use host::{How, host_sendto, host_tcp, host_udp};
 pub use inbound::{ask_tcp, ask_udp, ping};

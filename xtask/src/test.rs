@@ -46,6 +46,10 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("bpftool", "bpftool"),
         ("conntrack", "conntrack"),
         ("strace", "strace"),
+        ("tc", "iproute2"),
+        ("dnsmasq", "dnsmasq-base"),
+        ("busybox", "busybox"),
+        ("openssl", "openssl"),
     ])?;
     let object = build::build(workspace)?;
     let mut broken = Vec::new();

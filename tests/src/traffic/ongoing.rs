@@ -146,7 +146,7 @@ impl Ongoing {
         Ok(self.report())
     }
 
-    fn spawn<F>(lab: &Lab, run: F) -> Result<Self>
+    pub(super) fn spawn<F>(lab: &Lab, run: F) -> Result<Self>
     where
         F: FnOnce(&AtomicBool, &Mutex<Vec<Beat>>) -> Result<()> + Send + 'static,
     {
@@ -307,13 +307,13 @@ fn collect(socket: &UdpSocket, beats: &Mutex<Vec<Beat>>) -> bool {
 }
 
 /// Starts a beat and returns its sequence number.
-fn push(beats: &Mutex<Vec<Beat>>, sent: Instant) -> u32 {
+pub(super) fn push(beats: &Mutex<Vec<Beat>>, sent: Instant) -> u32 {
     let mut beats = lock(beats);
     beats.push(Beat { sent, reply: None });
     (beats.len() - 1) as u32
 }
 
-fn note(beats: &mut [Beat], reply: Reply) {
+pub(super) fn note(beats: &mut [Beat], reply: Reply) {
     if let Some(beat) = beats.get_mut(reply.seq as usize) {
         beat.reply.get_or_insert((Instant::now(), reply));
     }
@@ -335,6 +335,6 @@ fn tcp_loop(family: Family, stop: &AtomicBool, beats: &Mutex<Vec<Beat>>) -> Resu
     Ok(())
 }
 
-fn lock(beats: &Mutex<Vec<Beat>>) -> std::sync::MutexGuard<'_, Vec<Beat>> {
+pub(super) fn lock(beats: &Mutex<Vec<Beat>>) -> std::sync::MutexGuard<'_, Vec<Beat>> {
     beats.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,8 +2,11 @@
 //!
 //! Not libtest: the lab changes its mount namespace, which needs a process with one thread.
 
+mod auto;
 mod balance;
+mod calm;
 mod dead_flows;
+mod detect;
 mod failback;
 mod failover;
 mod fleet;
@@ -15,16 +18,20 @@ mod inbound;
 mod kernel;
 mod kill;
 mod layout;
+mod liars;
 mod lifecycle;
 mod mtu;
 mod pair;
 mod pins;
+mod probes;
 mod selftest;
 mod stale;
 mod support;
 mod tamper;
 mod translation;
 mod tunnels;
+mod weights;
+mod wires;
 
 use std::process::{Child, Command, ExitCode, ExitStatus, exit};
 use std::time::{Duration, Instant};
@@ -43,6 +50,19 @@ const LIMITS: &[(&str, Duration)] = &[
     ("fleet_kill9", Duration::from_secs(150)),
     ("kill_nth_start", Duration::from_secs(240)),
     ("kill_nth_failover", Duration::from_secs(240)),
+    ("detect_default", Duration::from_secs(300)),
+    ("detect_50ms", Duration::from_secs(240)),
+    ("detect_passive", Duration::from_secs(300)),
+    ("detect_carrier", Duration::from_secs(240)),
+    ("detect_arp", Duration::from_secs(240)),
+    ("detect_brownout", Duration::from_secs(240)),
+    ("flapping", Duration::from_secs(180)),
+    ("starved_cpu", Duration::from_secs(120)),
+    ("probe_dns", Duration::from_secs(150)),
+    ("probe_http", Duration::from_secs(150)),
+    ("probe_exec", Duration::from_secs(150)),
+    ("probe_icmp_liars", Duration::from_secs(90)),
+    ("auto_follows", Duration::from_secs(90)),
 ];
 
 const SCENARIOS: &[Scenario] = &[
@@ -55,6 +75,17 @@ const SCENARIOS: &[Scenario] = &[
     ("lab_fleet", handmade::fleet),
     ("lab_swarm", handmade::swarm),
     ("lab_silent_mac", handmade::silent_mac),
+    ("lab_delay", wires::delay),
+    ("lab_jitter_and_loss", wires::jitter_and_loss),
+    ("lab_shape", wires::shape),
+    ("lab_mute", wires::mute),
+    ("lab_flapping", wires::flapping),
+    ("lab_busy", wires::busy),
+    ("lab_paced", wires::paced),
+    ("lab_icmp_lies", liars::icmp),
+    ("lab_dns", liars::dns),
+    ("lab_web", liars::web),
+    ("lab_autoconf", liars::autoconf),
     ("balance_v4", balance::v4),
     ("balance_v6", balance::v6),
     ("balance_nic_each", balance::nic_each),
@@ -118,6 +149,28 @@ const SCENARIOS: &[Scenario] = &[
     ("kill_nth_start", kill::nth_start),
     ("kill_nth_failover", kill::nth_failover),
     ("kill_nth_stop", kill::nth_stop),
+    ("detect_default", detect::by_default),
+    ("detect_50ms", detect::at_50ms),
+    ("detect_passive", detect::passive),
+    ("detect_carrier", detect::carrier),
+    ("detect_arp", detect::arp),
+    ("detect_brownout", detect::brownout),
+    ("latency_shares", weights::latency),
+    ("bandwidth_downloads", weights::downloads),
+    ("spillover", weights::spillover),
+    ("quota", weights::quota),
+    ("flapping", calm::flapping),
+    ("dead_target", calm::dead_target),
+    ("starved_cpu", calm::starved_cpu),
+    ("probe_cost", calm::probe_cost),
+    ("probe_tcp", probes::tcp),
+    ("probe_dns", probes::dns),
+    ("probe_http", probes::http),
+    ("probe_https", probes::https),
+    ("probe_exec", probes::exec),
+    ("probe_icmp_liars", probes::icmp_liars),
+    ("auto_follows", auto::follows),
+    ("auto_lease_ends", auto::lease_ends),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
@@ -199,7 +252,8 @@ fn within(limit: Duration, child: &mut Child) -> Result<ExitStatus> {
 
 fn limit(name: &str) -> Duration {
     let own = LIMITS.iter().find(|(known, _)| *known == name);
-    own.map_or(LIMIT, |(_, limit)| *limit)
+    let longer = std::env::var(calm::STARVED).ok().and_then(|s| s.parse().ok());
+    own.map_or(LIMIT, |(_, limit)| *limit) + Duration::from_secs(longer.unwrap_or(0))
 }
 
 fn scenario(name: &str) -> ExitCode {

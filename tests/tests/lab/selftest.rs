@@ -31,6 +31,7 @@ pub fn faults() -> Result<()> {
         ensure!(tally.lost == 50, "{family:?} through a blackhole: {tally:?}");
     }
     for gateway in ["192.168.1.1:9", "[fd00:1::1]:9"] {
+        let gateway = gateway.parse()?;
         let answer = lab.router.enter(|| refusal(gateway))?;
         ensure!(
             answer.is_ok_and(|e| e == ErrorKind::ConnectionRefused),
@@ -129,8 +130,7 @@ pub fn route_by(lab: &Lab, isp: Isp) -> Result<()> {
 }
 
 /// A closed port answers by an ICMP error, which shows that the host is there.
-fn refusal(to: &str) -> std::io::Result<ErrorKind> {
-    let to: SocketAddr = to.parse().map_err(std::io::Error::other)?;
+pub fn refusal(to: SocketAddr) -> std::io::Result<ErrorKind> {
     let any: IpAddr = if to.is_ipv4() {
         [0; 4].into()
     } else {

@@ -93,3 +93,41 @@ pub fn warned(daemon: &Daemon<'_>, code: &str) -> Result<bool> {
     let mut warnings = status["warnings"].as_array().context("no warnings")?.iter();
     Ok(warnings.any(|w| w["code"] == code))
 }
+
+/// How measured numbers are spread.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    /// The smallest.
+    pub min: f64,
+    /// The median.
+    pub p50: f64,
+    /// The 99th percentile, by nearest rank.
+    pub p99: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of at least one number; all are infinite without any.
+    pub fn of(numbers: &[f64]) -> Self {
+        let mut sorted = numbers.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let rank = |percent: usize| {
+            let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+            sorted.get(at).copied().unwrap_or(f64::INFINITY)
+        };
+        Self {
+            min: rank(0),
+            p50: rank(50),
+            p99: rank(99),
+            max: rank(100),
+        }
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { min, p50, p99, max } = self;
+        write!(f, "min {min:.1}, p50 {p50:.1}, p99 {p99:.1}, max {max:.1}")
+    }
+}
