@@ -206,7 +206,7 @@ mod tests {
     fn what_is_written_is_read_again_and_the_directory_is_made() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("lib/uplink");
-        let mut store = Store::new(&state);
+        let store = Store::new(&state);
         assert_eq!(store.read().unwrap(), None);
         fs::create_dir_all(&state).unwrap();
         fs::write(state.join("usage.json.new"), "half").unwrap();
@@ -239,7 +239,7 @@ mod tests {
     fn a_directory_that_cannot_be_made_is_an_error_and_is_not_tried_at_once_again() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
-        let mut store = Store::new(&dir.path().join("file"));
+        let store = Store::new(&dir.path().join("file"));
         let error = store.write(&kept()).unwrap_err();
         assert!(format!("{error:#}").contains("file/usage.json"), "{error:#}");
     }

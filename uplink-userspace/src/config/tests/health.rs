@@ -37,6 +37,13 @@ fn health(text: &str) -> Result<Health, Problems> {
 }
 
 #[test]
+fn switches_a_minute_are_counted() {
+    let of = |n: u32| health(&format!("switches_per_minute = {n}")).map(|h| h.switches_per_minute);
+    assert_eq!((of(2).unwrap(), of(60).unwrap()), (2, 60));
+    assert!(of(1).is_err() && of(61).is_err(), "a death and a recovery must be possible");
+}
+
+#[test]
 fn everything_can_be_written_out() {
     let config = read(EVERY).unwrap();
     let ms = Duration::from_millis;
@@ -55,6 +62,7 @@ fn everything_can_be_written_out() {
         jitter: limits(50, 20),
         hold_down: ms(10_000),
         slow_start: ms(0),
+        switches_per_minute: 2,
     };
     assert_eq!(config.health, health);
     let [isp1, isp2] = [&config.uplinks[0], &config.uplinks[1]];
