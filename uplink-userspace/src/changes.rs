@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{At, Config, Gateway, Uplink};
+use crate::config::{At, Config, Gateway, Probe, Uplink};
 
 /// The difference between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,11 +26,10 @@ impl Changes {
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changed = BTreeMap::new();
         for uplink in &old.uplinks {
-            let mut keys = find(new, uplink).map_or_else(Vec::new, |u| keys(uplink, u));
-            // What [probe] says of all is told once.
-            let own = |c: &Config| find(c, uplink).map(|u| u.probe == c.probe);
-            if own(old) == Some(true) && own(new) == Some(true) {
-                keys.retain(|k| k != "probe");
+            let Some(now) = find(new, uplink) else { continue };
+            let mut keys = keys(uplink, now);
+            if own_probe(old, uplink) != own_probe(new, now) {
+                keys.push("probe".into());
             }
             if !keys.is_empty() {
                 changed.insert(uplink.name.value.clone(), keys);
@@ -47,6 +46,11 @@ impl Changes {
 
 fn find<'c>(config: &'c Config, uplink: &Uplink) -> Option<&'c Uplink> {
     config.uplinks.iter().find(|u| u.name.value == uplink.name.value)
+}
+
+/// What an uplink's probe differs in from `[probe]`, if in anything: what it inherits changes there.
+fn own_probe<'c>(config: &Config, uplink: &'c Uplink) -> Option<&'c Probe> {
+    Some(&uplink.probe).filter(|probe| **probe != config.probe)
 }
 
 /// Names in `here` that `there` lacks.
@@ -72,7 +76,6 @@ fn keys(a: &Uplink, b: &Uplink) -> Vec<String> {
         ("prefix6", prefix(a) != prefix(b)),
         ("table", a.table.value != b.table.value),
         ("enabled", a.enabled != b.enabled),
-        ("probe", a.probe != b.probe),
         ("down", a.capacity.down != b.capacity.down),
         ("up", a.capacity.up != b.capacity.up),
         ("quota", a.quota != b.quota),
@@ -170,6 +173,11 @@ gateway = "10.0.0.1"
             ("192.168.1.1\"", "192.168.1.1\"\ngateway6 = \"fd00::1\"", "isp1 (gateway6)"),
             ("192.168.1.1\"", "192.168.1.1\"\ntier = 2", "isp1 (tier)"),
             ("192.168.1.1\"", "192.168.1.1\"\nmtu = 1400", "isp1 (mtu)"),
+            ("192.168.1.1\"", "192.168.1.1\"\nenabled = false", "isp1 (enabled)"),
+            ("192.168.1.1\"", "192.168.1.1\"\ndown = \"1gbit\"\nup = \"1mbit\"", "isp1 (down, up)"),
+            ("192.168.1.1\"", "192.168.1.1\"\nquota = { bytes = \"1GB\" }", "isp1 (quota)"),
+            ("192.168.1.1\"", "192.168.1.1\"\nprobe = { rise = 9 }", "isp1 (probe)"),
+            ("192.168.1.1\"", "auto\"", "isp1 (gateway)"),
             ("192.168.1.1\"", "192.168.1.1\"\ntable = 9", "isp1 (table)"),
             ("192.168.1.1\"", "192.168.1.1\"\ngateway6 = \"fd00::1\"\nprefix6 = \"fd01::/64\"\n[nat]\nprefix6 = \"fd02::/64\"", "isp1 (gateway6, prefix6), [nat]"),
             ("[[uplink]]", "[lan]\ninterfaces = [\"eth0\"]\n[[uplink]]", "[lan]"),

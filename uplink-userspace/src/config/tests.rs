@@ -234,6 +234,20 @@ fn many(count: u32) -> String {
     (1..=count).map(one).collect()
 }
 
+/// Examples have "#" at the very beginning, prose has a blank behind it.
+#[test]
+fn the_packaged_file_is_valid_once_its_examples_are_taken_in() {
+    let packaged = include_str!("../../../packaging/uplink.toml");
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(example) if !example.starts_with(' ') => format!("{example}\n"),
+        _ => format!("{line}\n"),
+    };
+    let config = read(&packaged.lines().map(line).collect::<String>()).unwrap_or_else(|e| panic!("{e}"));
+    let plain = read(SMALLEST).unwrap();
+    assert_eq!((config.probe, config.health), (plain.probe, plain.health));
+    assert_eq!((config.nat, config.balance), (plain.nat, plain.balance));
+}
+
 #[test]
 fn all_problems_are_reported_in_the_order_of_the_file() {
     let text = WHOLE

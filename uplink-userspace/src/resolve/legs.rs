@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use uplink_common::Family;
 
 use super::{Leg, Place, auto, listed};
 use crate::config::{Gateway, Problem};
-use crate::host::{Host, Interface};
+use crate::host::{Destinations, Host, Interface, MAIN};
 
 /// A next hop, and what is known of our address towards it.
 #[derive(Clone, Copy, Debug)]
@@ -70,9 +71,13 @@ pub(super) fn reach(hop: &Hop, host: &Host, interface: &Interface) -> Result<Leg
     }
     let (ours, prefix) = match connected(hop.address, host, interface) {
         Some(found) => found,
-        // Providers that hand out single addresses have their router outside of every subnet.
-        // The route that prefers one of our addresses says that it is on the link.
-        None => (hop.preferred.ok_or(Misfit::Outside)?, IpNet::from(hop.address)),
+        // Providers that hand out single addresses have their router outside of every subnet: then
+        // `main` has a route to it, without which the kernel refuses it in any table, and the
+        // default route names our address.
+        None => {
+            let preferred = hop.preferred.filter(|_| has_route_to(hop.address, host));
+            (preferred.ok_or(Misfit::Outside)?, IpNet::from(hop.address))
+        }
     };
     if no_host_of(prefix, hop.address) {
         return Err(Misfit::NoHost(prefix));
@@ -93,6 +98,19 @@ fn connected(address: IpAddr, host: &Host, interface: &Interface) -> Option<(IpA
     let mut peers = host.peers.iter().filter(|p| p.ifindex == interface.index);
     let peer = peers.find(|p| p.remote.contains(&address))?;
     Some((peer.local, peer.remote.trunc()))
+}
+
+/// Whether `main` leads to that address by more than a default route.
+fn has_route_to(address: IpAddr, host: &Host) -> bool {
+    let family = match address {
+        IpAddr::V4(_) => Family::V4,
+        IpAddr::V6(_) => Family::V6,
+    };
+    let leads = |net: &IpNet| net.prefix_len() > 0 && net.contains(&address);
+    match host.tables.get(&(family, MAIN)) {
+        Some(Destinations::Listed(nets)) => nets.iter().any(leads),
+        Some(Destinations::Anywhere) | None => false,
+    }
 }
 
 fn source(hop: &Hop, interface: &Interface, ours: IpAddr) -> Result<IpAddr, Misfit> {

@@ -261,6 +261,10 @@ fn what_does_not_fit_is_shown_where_it_was_changed() {
     let problems = with("fall = 1", "quorum = 5");
     let shown = problems.to_string();
     assert!(shown.contains("12:10\n"), "{shown}");
+    // Without their ports the two are one: neither the quorum nor the list stands here.
+    let two = "type = \"tcp\"\ntargets = [\"192.0.2.1:1\", \"192.0.2.1:2\"]\nquorum = 2";
+    let shown = with("type = \"icmp\"", two).to_string();
+    assert!(shown.contains("10:9\n") && shown.contains("quorum 2"), "{shown}");
     // A type that nobody knows says nothing about the keys beside it.
     let problems = with("type = \"dsn\", name = \"x\", targets = [\"192.0.2.1:53\"]", "");
     assert_eq!(problems.list.len(), 1, "{problems}");

@@ -7,7 +7,7 @@ use uplink_common::Family;
 use super::super::tests::{config, host};
 use super::super::{Followed, Uplink, follow, resolve};
 use crate::config::Problems;
-use crate::host::{DefaultRoute, Host, Interface, Peer};
+use crate::host::{DefaultRoute, Destinations, Host, Interface, MAIN, Peer};
 
 /// `isp1` on `eth0` follows both families, `isp2` has a gateway of its own there.
 const FILE: &str = r#"
@@ -164,16 +164,22 @@ fn the_source_is_the_configured_or_the_routes_or_the_interfaces() {
 }
 
 #[test]
-fn a_router_outside_of_every_subnet_needs_the_routes_word() {
+fn a_router_outside_of_every_subnet_needs_a_route_and_a_preferred_source() {
     let outside = route("172.31.1.1", 100);
-    let told = reasons(&found(FILE, &with(&[outside])));
-    assert_eq!(
-        told[0],
-        "isp1 (IPv4): eth0 has no address in the subnet of 172.31.1.1"
-    );
+    let refused = "isp1 (IPv4): eth0 has no address in the subnet of 172.31.1.1";
     let source = Some(ip("192.168.1.100"));
-    let host = with(&[DefaultRoute { source, ..outside }]);
+    let mut host = with(&[DefaultRoute { source, ..outside }]);
+    let mut main = |nets: [&str; 2]| {
+        let nets = nets.map(|net| net.parse().unwrap()).to_vec();
+        host.tables.insert((Family::V4, MAIN), Destinations::Listed(nets));
+        host.clone()
+    };
+    let without = main(["0.0.0.0/0", "192.168.1.0/24"]);
+    assert_eq!(reasons(&found(FILE, &without))[0], refused);
+    let mut host = main(["0.0.0.0/0", "172.31.1.1/32"]);
     assert_eq!(v4(&host), some("172.31.1.1", "192.168.1.100", "172.31.1.1/32"));
+    host.default_routes = vec![outside];
+    assert_eq!(reasons(&found(FILE, &host))[0], refused);
 }
 
 #[test]
