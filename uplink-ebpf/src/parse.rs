@@ -7,6 +7,10 @@ use uplink_common::{Addr, Family, FlowKey, Reason};
 pub struct Packet {
     /// Its flow.
     pub key: FlowKey,
+    /// The source in its own header, at egress: an error's key is that of what it quotes.
+    pub source: Addr,
+    /// Its family by number, at egress.
+    pub v6: u32,
     /// What it tells of its path: [`NOTHING`] or one of those that follow.
     pub sign: u32,
     /// TSval of a [`STAMPED`] segment.
@@ -15,6 +19,17 @@ pub struct Packet {
     pub tsecr: u32,
     /// 1 where a [`STAMPED`] segment has payload.
     pub payload: u32,
+}
+
+impl Packet {
+    /// The family, at egress.
+    #[inline(always)]
+    pub const fn family(&self) -> Family {
+        match self.v6 {
+            0 => Family::V4,
+            _ => Family::V6,
+        }
+    }
 }
 
 /// [`Packet::sign`]: nothing.
