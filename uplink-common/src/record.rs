@@ -170,15 +170,16 @@ pub struct Counter {
     pub packets: u64,
 }
 
-/// Map `traffic`, by uplink id, per CPU: what was steered to the uplink.
+/// Maps `sent` and `received`, by uplink id, per CPU: what left by the uplink and what came back.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Traffic {
-    /// Packets that were given this uplink.
+    /// Packets, counted at the interface towards the provider; several in one where the kernel or the
+    /// card segments them later or has put them together.
     pub packets: u64,
     /// Their bytes at the link layer.
     pub bytes: u64,
-    /// New flows that were given this uplink.
+    /// New flows that were given this uplink; in `sent` only.
     pub flows: u64,
 }
 
@@ -207,6 +208,44 @@ pub struct Passive {
     pub rtt_log2: [u64; RTT_BUCKETS],
 }
 
+/// Value of map `openings`, by the key of the packet that left: a connection or a DNS query that waits
+/// for its first answer.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Opening {
+    /// Nanoseconds since boot (`CLOCK_MONOTONIC`) when the first SYN, or the latest query, left.
+    pub sent_ns: u64,
+    /// The uplink that it left by.
+    pub uplink: u32,
+    /// SYNs that left after the first: with any, the answer tells no round-trip time (Karn and
+    /// Partridge, 1987). For DNS the queries without an answer, of which one socket may have many.
+    pub more: u32,
+}
+
+/// Map `echoes`, by [`passive_index`]: the TCP timestamp (RFC 7323) that a path waits to see again.
+/// One at a time, so that a packet of an established connection costs no look-up by hash.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Echo {
+    /// Nanoseconds since boot (`CLOCK_MONOTONIC`) when it left.
+    pub sent_ns: u64,
+    /// TSval of the packet that left.
+    pub tsval: u32,
+    /// The last four bytes of its destination address.
+    pub remote: [u8; 4],
+    /// Its source port, network byte order.
+    pub sport: [u8; 2],
+    /// Its destination port, network byte order.
+    pub dport: [u8; 2],
+    /// 1 while its echo is awaited.
+    pub awaited: u32,
+}
+
+/// `SO_PRIORITY` of the daemon's probes: what tells them from the users' packets, which alone count in
+/// map `passive`. The low four bits are zero, best effort, so that queues treat both alike; the rest
+/// names no class of a queue that anybody is likely to have.
+pub const PROBE_PRIORITY: u32 = 0x7570_6c00;
+
 /// The index of a path in map `passive`.
 #[inline(always)]
 #[must_use]
@@ -225,6 +264,8 @@ pub struct Policy {
 
 const _: () = assert!(size_of::<Policy>() == 8);
 const _: () = assert!(size_of::<Passive>() == 56 + 8 * RTT_BUCKETS);
+const _: () = assert!(size_of::<Opening>() == 16);
+const _: () = assert!(size_of::<Echo>() == 24);
 const _: () = assert!(size_of::<Config>() == 56);
 const _: () = assert!(size_of::<Uplink>() == 80);
 const _: () = assert!(size_of::<Station>() == 12);
@@ -256,6 +297,10 @@ mod pod {
     unsafe impl aya::Pod for Policy {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Passive {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Opening {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Echo {}
     // SAFETY: as above; the pad bytes are a named field.
     unsafe impl aya::Pod for Station {}
     // SAFETY: as above.

@@ -147,7 +147,7 @@ fn place(
         pinned::Found::Valid(id) => id,
         _ => {
             let (picked, _) = pick::pick(config, family, &key)?;
-            act::send_socket(picked);
+            act::flow(picked);
             act::placed(steer::EVERYTHING_ELSE);
             pinned::keep(family, &key, picked, found.was().is_some(), now_s)
         }

@@ -5,22 +5,35 @@
 //! from there every reply, of this host or of a server behind it.
 
 use aya_ebpf::programs::TcContext;
-use uplink_common::{Config, Family, FlowKey, Reason, record::AMBIGUOUS};
+use uplink_common::{
+    Config, Family, FlowKey, Reason,
+    record::{AMBIGUOUS, TRANSIT},
+};
 
 use crate::{
-    act, pinned,
+    act,
+    parse::Packet,
+    passive, pinned,
     skb::{self, End},
 };
 
 /// For this host, or for a server behind it that somebody's NAT knows. `owner` is the uplink that
 /// the address belongs to, or 0.
 #[inline(always)]
-pub fn to_host(ctx: &TcContext, config: &Config, owner: u32, opens: bool) -> Result<Reason, Reason> {
+pub fn to_host(
+    ctx: &TcContext,
+    config: &Config,
+    owner: u32,
+    packet: &Packet,
+    family: Family,
+    opens: bool,
+) -> Result<Reason, Reason> {
     let uplink = if owner != 0 { owner } else { sender(ctx) };
     if uplink == 0 {
         return Err(Reason::Local);
     }
     act::receive(ctx, uplink);
+    passive::echo(packet, uplink, family);
     if !opens {
         return Err(Reason::Local);
     }
@@ -28,22 +41,25 @@ pub fn to_host(ctx: &TcContext, config: &Config, owner: u32, opens: bool) -> Res
     Ok(Reason::Inbound)
 }
 
-/// For a host behind this one, with its own address: counted, and when it opens a connection the
-/// reply is pinned. `None` where it did not come from a gateway.
+/// What came in for a host behind this one, with its own address: counted. Returns the uplink that it
+/// came in by, 0 where it did not come from a gateway, or nobody may be reached so.
 #[inline(always)]
-pub fn transit(
-    ctx: &TcContext,
-    config: &Config,
-    family: Family,
-    key: &FlowKey,
-    opens: bool,
-) -> Option<Reason> {
-    let uplink = sender(ctx);
-    if uplink == 0 {
-        return None;
+pub fn transit(ctx: &TcContext, config: &Config, packet: &Packet, family: Family) -> u32 {
+    if config.flags & TRANSIT == 0 {
+        return 0;
     }
-    act::receive(ctx, uplink);
-    if !opens {
+    let uplink = sender(ctx);
+    if uplink != 0 {
+        act::receive(ctx, uplink);
+        passive::echo(packet, uplink, family);
+    }
+    uplink
+}
+
+/// Pins the reply to a connection that came in by an uplink. `None` where it did not.
+#[inline(always)]
+pub fn keep(ctx: &TcContext, config: &Config, uplink: u32, key: &FlowKey, family: Family) -> Option<Reason> {
+    if uplink == 0 {
         return None;
     }
     pinned::keep(family, &key.reversed(), uplink, false, pinned::now_s());

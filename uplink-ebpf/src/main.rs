@@ -23,6 +23,7 @@ mod host;
 mod inbound;
 mod maps;
 mod parse;
+mod passive;
 mod pick;
 mod pinned;
 mod skb;

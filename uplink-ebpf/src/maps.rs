@@ -7,8 +7,10 @@ use aya_ebpf::{
 };
 use uplink_common::{
     Addr, FlowKey, MAX_UPLINKS, NextHop, Pin, SLOTS, Slot, Station, Translation, Uplink,
-    record::{Config, Counter, DEFAULT_FLOWS, Policy, Traffic},
+    record::{Config, Counter, DEFAULT_FLOWS, Echo, Opening, Passive, Policy, Traffic},
 };
+
+use crate::parse::Packet;
 
 /// `BPF_F_MMAPABLE`: user space writes a whole table by plain stores.
 const MMAPABLE: usize = 1 << 10;
@@ -64,8 +66,10 @@ pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// What a packet program works on.
 #[repr(C)]
 pub struct Scratch {
-    /// The packet's flow.
-    pub key: FlowKey,
+    /// The packet in hand.
+    pub packet: Packet,
+    /// Its flow, seen from the other end.
+    pub reverse: FlowKey,
     /// A question to the routing tables.
     pub question: Lookup,
 }
@@ -81,6 +85,18 @@ pub static SENT: PerCpuArray<Traffic, RECORDS> = PerCpuArray::new();
 /// Received by uplink id.
 #[btf_map(name = "received")]
 pub static RECEIVED: PerCpuArray<Traffic, RECORDS> = PerCpuArray::new();
+
+/// Connections and DNS queries without an answer yet, by the packet that left.
+#[btf_map(name = "openings")]
+pub static OPENINGS: LruHashMap<FlowKey, Opening, 16_384> = LruHashMap::new();
+
+/// By [`uplink_common::record::passive_index`]: the timestamp that the path waits for.
+#[btf_map(name = "echoes")]
+pub static ECHOES: Array<Echo, { 2 * RECORDS }> = Array::new();
+
+/// By [`uplink_common::record::passive_index`]: what the users' packets tell.
+#[btf_map(name = "passive")]
+pub static PASSIVE: PerCpuArray<Passive, { 2 * RECORDS }> = PerCpuArray::new();
 
 /// By policy number; 0 balances over all uplinks.
 #[btf_map(name = "policies")]

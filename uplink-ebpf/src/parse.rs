@@ -2,6 +2,51 @@
 
 use uplink_common::{Addr, Family, FlowKey, Reason};
 
+/// What is known of a packet.
+#[repr(C)]
+pub struct Packet {
+    /// Its flow.
+    pub key: FlowKey,
+    /// The source in its own header, at egress: an error's key is that of what it quotes.
+    pub source: Addr,
+    /// Its family by number, at egress.
+    pub v6: u32,
+    /// What it tells of its path: [`NOTHING`] or one of those that follow.
+    pub sign: u32,
+    /// TSval of a [`STAMPED`] segment.
+    pub tsval: u32,
+    /// TSecr of a [`STAMPED`] segment.
+    pub tsecr: u32,
+    /// 1 where a [`STAMPED`] segment has payload.
+    pub payload: u32,
+}
+
+impl Packet {
+    /// The family, at egress.
+    #[inline(always)]
+    pub const fn family(&self) -> Family {
+        match self.v6 {
+            0 => Family::V4,
+            _ => Family::V6,
+        }
+    }
+}
+
+/// [`Packet::sign`]: nothing.
+pub const NOTHING: u32 = 0;
+/// [`Packet::sign`]: SYN without ACK.
+pub const SYN: u32 = 1;
+/// [`Packet::sign`]: SYN and ACK.
+pub const SYN_ACK: u32 = 2;
+/// [`Packet::sign`]: RST.
+pub const RESET: u32 = 3;
+/// [`Packet::sign`]: a datagram to the DNS port.
+pub const QUERY: u32 = 4;
+/// [`Packet::sign`]: a datagram from the DNS port.
+pub const RESPONSE: u32 = 5;
+/// [`Packet::sign`]: a later TCP segment with timestamps.
+pub const STAMPED: u32 = 6;
+
 /// Bytes with bounds checks; the packet in the kernel, a slice in tests.
 pub trait Bytes {
     /// `N` bytes at `offset`, if they are there. At least two: for one, the compiler turns the
@@ -115,7 +160,7 @@ pub fn quoted_by_icmpv6<B: Bytes>(bytes: &B, net: &Network) -> Option<usize> {
     is_icmp_error(bytes, next, payload).then_some(payload + 8)
 }
 
-/// Fills in the flow of a packet. An ICMP error belongs to the flow that it quotes. Returns whether
+/// Fills in the flow of a packet and its sign. An ICMP error belongs to the flow that it quotes. Returns whether
 /// the packet may be the first of a connection: every one that is no fragment, ICMP error or TCP
 /// segment, and of those the ones with SYN but without ACK.
 ///
@@ -126,8 +171,10 @@ pub fn flow<B: Bytes>(
     bytes: &B,
     net: &Network,
     defragmented: bool,
-    key: &mut FlowKey,
+    packet: &mut Packet,
 ) -> Result<bool, Reason> {
+    packet.sign = NOTHING;
+    let key = &mut packet.key;
     (key.sport, key.dport) = ([0; 2], [0; 2]);
     let ip = header(bytes, net.family, net.offset, key)?;
     if ip.later_fragment || (ip.first_fragment && !defragmented) {
@@ -138,15 +185,65 @@ pub fn flow<B: Bytes>(
         return Ok(false);
     }
     ports(bytes, ip.payload, key)?;
-    Ok(key.proto != TCP || is_syn(bytes, ip.payload))
+    match key.proto {
+        TCP => {
+            segment(bytes, ip.payload, packet);
+            Ok(packet.sign == SYN)
+        }
+        UDP => {
+            packet.sign = datagram(&packet.key);
+            Ok(true)
+        }
+        _ => Ok(true),
+    }
 }
 
 #[inline(always)]
-fn is_syn<B: Bytes>(bytes: &B, offset: usize) -> bool {
-    const SYN: u8 = 0x02;
+fn datagram(key: &FlowKey) -> u32 {
+    const DNS: [u8; 2] = [0, 53];
+    match (key.sport, key.dport) {
+        (_, DNS) => QUERY,
+        (DNS, _) => RESPONSE,
+        _ => NOTHING,
+    }
+}
+
+/// The sign of a TCP segment.
+#[inline(always)]
+fn segment<B: Bytes>(bytes: &B, offset: usize, packet: &mut Packet) {
+    const FIN: u8 = 0x01;
+    const S: u8 = 0x02;
+    const RST: u8 = 0x04;
     const ACK: u8 = 0x10;
-    let flags: Option<[u8; 2]> = bytes.get(offset + 12);
-    flags.is_some_and(|[_, flags]| flags & (SYN | ACK) == SYN)
+    let Some([words, flags]) = bytes.get(offset + 12) else {
+        return;
+    };
+    if flags & (FIN | S | RST | ACK) == ACK {
+        stamps(bytes, offset, words >> 4, packet);
+    } else if flags & RST != 0 {
+        packet.sign = RESET;
+    } else if flags & S != 0 {
+        packet.sign = if flags & ACK == 0 { SYN } else { SYN_ACK };
+    }
+}
+
+/// Timestamps where Linux, Windows, macOS and the BSDs have them: in front, aligned by two NOPs
+/// (RFC 7323, appendix A). `words` is the length of the TCP header.
+#[inline(always)]
+fn stamps<B: Bytes>(bytes: &B, offset: usize, words: u8, packet: &mut Packet) {
+    const LEADING: [u8; 4] = [1, 1, 8, 10];
+    let Some([a, b, c, d, options @ ..]) = bytes.get::<12>(offset + 20) else {
+        return;
+    };
+    if words < 8 || [a, b, c, d] != LEADING {
+        return;
+    }
+    let [e, f, g, h, i, j, k, l] = options;
+    packet.tsval = u32::from_be_bytes([e, f, g, h]);
+    packet.tsecr = u32::from_be_bytes([i, j, k, l]);
+    // Two bytes of it: see `Bytes::get`.
+    packet.payload = u32::from(bytes.get::<2>(offset + usize::from(words) * 4).is_some());
+    packet.sign = STAMPED;
 }
 
 /// The flow that an ICMP error quotes, seen from the sender of the error.

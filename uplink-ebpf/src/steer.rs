@@ -1,15 +1,13 @@
 //! The packet path. Unsure means: leave the packet to the kernel, untouched.
 
 use aya_ebpf::programs::TcContext;
-use uplink_common::{
-    ABI, Config, Family, FlowKey, Reason,
-    record::{DEFRAGMENTED, TRANSIT},
-};
+use uplink_common::{ABI, Config, Family, FlowKey, Reason, record::DEFRAGMENTED};
 
 use crate::{
     act, exempt, inbound,
     maps::{CONFIG, LOCALS, SCRATCH},
-    parse, pick, pinned, skb, translate,
+    parse::{self, Packet},
+    passive, pick, pinned, skb, translate,
 };
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to our MAC.
@@ -46,15 +44,18 @@ fn inward(ctx: &TcContext) -> Result<Option<Reason>, Reason> {
     translate::inward(ctx, config);
     let bytes = skb::linear(ctx);
     let network = parse::network(&bytes)?;
-    let key = scratch()?;
+    let packet = packet()?;
     let defragmented = config.flags & DEFRAGMENTED != 0;
-    let opens = parse::flow(&bytes, &network, defragmented, key)?;
+    let opens = parse::flow(&bytes, &network, defragmented, packet)?;
+    passive::answer(packet, network.family);
     // SAFETY: a copy of four bytes that user space writes whole.
-    match unsafe { LOCALS.get(&key.dst) } {
-        Some(owner) => inbound::to_host(ctx, config, *owner, opens).map(Some),
-        None if config.flags & TRANSIT != 0 => Ok(inbound::transit(ctx, config, network.family, key, opens)),
-        None => Ok(None),
+    if let Some(owner) = unsafe { LOCALS.get(&packet.key.dst) } {
+        return inbound::to_host(ctx, config, *owner, packet, network.family, opens).map(Some);
     }
+    let uplink = inbound::transit(ctx, config, packet, network.family);
+    Ok(opens
+        .then(|| inbound::keep(ctx, config, uplink, &packet.key, network.family))
+        .flatten())
 }
 
 /// The configuration, once user space has written it.
@@ -66,13 +67,13 @@ pub fn config() -> Result<&'static Config, Reason> {
     }
 }
 
-/// Where to put the packet's key. The packet programs of a CPU run one after the other, so it is
-/// nobody else's meanwhile; the pad bytes stay zero.
+/// Where to put what is known of the packet. The packet programs of a CPU run one after the other, so
+/// it is nobody else's meanwhile; the pad bytes stay zero.
 #[inline(always)]
-pub fn scratch() -> Result<&'static mut FlowKey, Reason> {
+pub fn packet() -> Result<&'static mut Packet, Reason> {
     let scratch = SCRATCH.get_ptr_mut(0).ok_or(Reason::NotReady)?;
     // SAFETY: a per-CPU entry, valid as long as the map, and used as said above.
-    Ok(unsafe { &mut (*scratch).key })
+    Ok(unsafe { &mut (*scratch).packet })
 }
 
 /// `Ok` steered, `Err` left alone.
@@ -88,25 +89,30 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
     translate::inward(ctx, config);
     let bytes = skb::linear(ctx);
     let network = parse::network(&bytes)?;
-    let key = scratch()?;
+    let packet = packet()?;
     let defragmented = config.flags & DEFRAGMENTED != 0;
-    let opens = parse::flow(&bytes, &network, defragmented, key)?;
-    exempt::by_address(network.family, key)?;
+    let opens = parse::flow(&bytes, &network, defragmented, packet)?;
+    exempt::by_address(network.family, &packet.key)?;
+    passive::answer(packet, network.family);
     // SAFETY: a copy of four bytes that user space writes whole.
-    if let Some(owner) = unsafe { LOCALS.get(&key.dst) } {
-        return inbound::to_host(ctx, config, *owner, opens);
+    if let Some(owner) = unsafe { LOCALS.get(&packet.key.dst) } {
+        return inbound::to_host(ctx, config, *owner, packet, network.family, opens);
     }
+    let from = inbound::transit(ctx, config, packet, network.family);
+    let from = if opens { from } else { 0 };
+    let key = &packet.key;
     match pinned::find(network.family, key, pinned::now_s()) {
         pinned::Found::Valid(0) => Err(Reason::KernelPinned),
         pinned::Found::Valid(uplink) => {
             act::send(ctx, config, uplink, false);
             Ok(Reason::Pinned)
         }
-        found => place(ctx, config, network.family, key, found.was(), opens),
+        found => place(ctx, config, network.family, key, found.was(), from),
     }
 }
 
-/// Finds an uplink for a flow without a valid pin, and pins it.
+/// Finds an uplink for a flow without a valid pin, and pins it. `from` is the uplink that it came in
+/// by, or 0.
 #[inline(always)]
 fn place(
     ctx: &TcContext,
@@ -114,16 +120,14 @@ fn place(
     family: Family,
     key: &FlowKey,
     was: Option<u32>,
-    opens: bool,
+    from: u32,
 ) -> Result<Reason, Reason> {
     let now_s = pinned::now_s();
     if is_stale(config, now_s) {
         return Err(Reason::Stale);
     }
     if let Err(reason) = exempt::by_route(ctx, family, key) {
-        if config.flags & TRANSIT != 0
-            && let Some(reason) = inbound::transit(ctx, config, family, key, opens)
-        {
+        if let Some(reason) = inbound::keep(ctx, config, from, key, family) {
             return Ok(reason);
         }
         pinned::keep(family, key, 0, was.is_some(), now_s);

@@ -28,16 +28,16 @@ pub fn inward(ctx: &TcContext, config: &Config) {
 }
 
 /// What leaves by a gateway, at TC egress. Where several gateways have the receiver's MAC address
-/// the uplink is that of the mark.
+/// the uplink is that of the mark. Returns whether the source was translated.
 #[inline(always)]
-pub fn outward(ctx: &TcContext, config: &Config, marked: u32) {
+pub fn outward(ctx: &TcContext, config: &Config, marked: u32) -> bool {
     if config.flags & TRANSLATES == 0 {
-        return;
+        return false;
     }
     match skb::station(ctx, &skb::linear(ctx), End::Receiver) {
         Some(AMBIGUOUS) => translate(ctx, marked, Way::Out),
         Some(uplink) => translate(ctx, uplink, Way::Out),
-        None => {}
+        None => false,
     }
 }
 
@@ -49,16 +49,16 @@ enum Way {
 
 /// Not inlined: seldom in use, and its addresses take stack.
 #[inline(never)]
-fn translate(ctx: &TcContext, uplink: u32, way: Way) {
+fn translate(ctx: &TcContext, uplink: u32, way: Way) -> bool {
     let Some(translation) = TRANSLATIONS.get(uplink).filter(|t| t.length != 0) else {
-        return;
+        return false;
     };
     let bytes = skb::linear(ctx);
     let Ok(network) = parse::network(&bytes) else {
-        return;
+        return false;
     };
     if network.family != Family::V6 {
-        return;
+        return false;
     }
     // An error quotes a packet that went the other way.
     let (own, quoted) = match way {
@@ -66,17 +66,18 @@ fn translate(ctx: &TcContext, uplink: u32, way: Way) {
         Way::Out => (SOURCE, DESTINATION),
     };
     let inner = parse::quoted_by_icmpv6(&bytes, &network);
-    rewrite(ctx, translation, way, network.offset + own);
+    let translated = rewrite(ctx, translation, way, network.offset + own);
     if let Some(inner) = inner {
         rewrite(ctx, translation, way, inner + quoted);
     }
+    translated
 }
 
 /// Every check comes before the write. Without RECOMPUTE_CSUM: the sum does not change.
 #[inline(always)]
-fn rewrite(ctx: &TcContext, translation: &Translation, way: Way, offset: usize) {
+fn rewrite(ctx: &TcContext, translation: &Translation, way: Way, offset: usize) -> bool {
     let Some(mut address) = skb::linear(ctx).get(offset).map(Addr::v6) else {
-        return;
+        return false;
     };
     let translated = match way {
         Way::In => translation.inward(&mut address),
@@ -85,4 +86,5 @@ fn rewrite(ctx: &TcContext, translation: &Translation, way: Way, offset: usize) 
     if translated {
         let _ = ctx.store(offset, &address.0, 0);
     }
+    translated
 }

@@ -150,6 +150,7 @@ pub struct V6 {
     pub dst: [u8; 16],
     sport: u16,
     dport: u16,
+    proto: u8,
 }
 
 impl V6 {
@@ -159,6 +160,14 @@ impl V6 {
             dst: SERVER6,
             sport,
             dport,
+            proto: UDP,
+        }
+    }
+
+    pub fn tcp(sport: u16, dport: u16) -> Self {
+        Self {
+            proto: TCP,
+            ..Self::udp(sport, dport)
         }
     }
 
@@ -177,6 +186,7 @@ impl V6 {
             dst: self.src,
             sport: self.dport,
             dport: self.sport,
+            proto: self.proto,
         }
     }
 
@@ -186,7 +196,7 @@ impl V6 {
             dst: Addr::v6(self.dst),
             sport: self.sport.to_be_bytes(),
             dport: self.dport.to_be_bytes(),
-            proto: UDP,
+            proto: self.proto,
             pad: [0; 3],
         }
     }
@@ -194,10 +204,14 @@ impl V6 {
     pub fn frame(&self) -> Vec<u8> {
         let builder = PacketBuilder::ethernet2(CLIENT_MAC, ROUTER_MAC).ipv6(self.src, self.dst, 64);
         let mut out = Vec::new();
-        builder
-            .udp(self.sport, self.dport)
-            .write(&mut out, b"payload")
-            .expect("writing to memory");
+        let written = match self.proto {
+            TCP => builder
+                .tcp(self.sport, self.dport, 1, 1000)
+                .syn()
+                .write(&mut out, b"payload"),
+            _ => builder.udp(self.sport, self.dport).write(&mut out, b"payload"),
+        };
+        written.expect("writing to memory");
         out
     }
 
@@ -270,9 +284,30 @@ pub fn sent_to(mac: [u8; 6], frame: &[u8]) -> Vec<u8> {
     f
 }
 
-/// An IPv4 SYN as a later segment: ACK instead of SYN.
+/// A SYN as a later segment: ACK instead of SYN.
 pub fn established(syn: &[u8]) -> Vec<u8> {
-    let mut f = syn.to_vec();
-    f[ETH + 20 + 13] = 0x10;
+    with_flags(0x10, syn)
+}
+
+/// An untagged TCP segment with other flags.
+pub fn with_flags(flags: u8, segment: &[u8]) -> Vec<u8> {
+    let mut f = segment.to_vec();
+    let tcp = tcp_header(segment);
+    f[tcp + 13] = flags;
     f
+}
+
+/// A SYN as a later segment with timestamps, in front of its payload.
+pub fn stamped(tsval: u32, tsecr: u32, syn: &[u8]) -> Vec<u8> {
+    let mut f = established(syn);
+    let tcp = tcp_header(syn);
+    f[tcp + 12] = 8 << 4;
+    let options = [[1, 1, 8, 10], tsval.to_be_bytes(), tsecr.to_be_bytes()].concat();
+    f.splice(tcp + 20..tcp + 20, options);
+    f
+}
+
+/// Where it begins in an untagged frame without extension headers.
+fn tcp_header(frame: &[u8]) -> usize {
+    ETH + if frame[ETH] >> 4 == 4 { 20 } else { 40 }
 }

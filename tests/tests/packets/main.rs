@@ -9,6 +9,7 @@ mod frames;
 mod garbage;
 mod host;
 mod outward;
+mod passive;
 mod reference;
 mod rows;
 mod world;

@@ -8,10 +8,10 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use ipnet::IpNet;
-use uplink_common::record::{Config, Counter, Traffic};
+use uplink_common::record::{Config, Counter, Passive, Traffic, passive_index};
 use uplink_common::{ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, Station, Translation, Uplink};
 
-use crate::engine::Selection;
+use crate::engine::{Path, Selection};
 use crate::{resolve, table};
 
 pub use record::{Settings, found_dead, name};
@@ -38,6 +38,9 @@ pub const NAMES: &[&str] = &[
     "counters",
     "sent",
     "received",
+    "openings",
+    "echoes",
+    "passive",
     "policies",
 ];
 
@@ -55,6 +58,7 @@ pub struct Maps {
     counters: PerCpuArray<MapData, Counter>,
     sent: PerCpuArray<MapData, Traffic>,
     received: PerCpuArray<MapData, Traffic>,
+    passive: PerCpuArray<MapData, Passive>,
     /// What was written last, to write differences only.
     addresses: Option<Addresses>,
 }
@@ -75,7 +79,7 @@ pub struct Addresses {
 /// What one uplink carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// Steered to it.
+    /// Left by it; `flows` is what it was given.
     pub sent: Traffic,
     /// Came back by it.
     pub received: Traffic,
@@ -104,6 +108,7 @@ impl Maps {
             counters: take("counters")?.try_into()?,
             sent: take("sent")?.try_into()?,
             received: take("received")?.try_into()?,
+            passive: take("passive")?.try_into()?,
             addresses: None,
         })
     }
@@ -311,6 +316,29 @@ impl Maps {
             sent: sum(&self.sent)?,
             received: sum(&self.received)?,
         })
+    }
+
+    /// What the users' packets told of a path since the maps were made.
+    ///
+    /// # Errors
+    /// When the kernel refuses the read.
+    pub fn passive(&self, path: Path) -> Result<Passive> {
+        let index = passive_index(u32::from(path.uplink), path.family);
+        let per_cpu = self.passive.get(&index, 0)?;
+        Ok(per_cpu.iter().fold(Passive::default(), sum))
+    }
+}
+
+fn sum(a: Passive, b: &Passive) -> Passive {
+    Passive {
+        opened: a.opened + b.opened,
+        answered: a.answered + b.answered,
+        retransmitted: a.retransmitted + b.retransmitted,
+        queries: a.queries + b.queries,
+        responses: a.responses + b.responses,
+        rtt_us: a.rtt_us + b.rtt_us,
+        rtts: a.rtts + b.rtts,
+        rtt_log2: std::array::from_fn(|i| a.rtt_log2[i] + b.rtt_log2[i]),
     }
 }
 

@@ -1,9 +1,9 @@
 //! The program under test, with real maps and real routes around it.
 
-use std::os::fd::AsFd as _;
+mod hands;
+mod told;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use ipnet::IpNet;
@@ -17,6 +17,8 @@ use uplink_userspace::maps::{Addresses, Maps, Settings};
 use uplink_userspace::resolve;
 use uplink_userspace::table::Claim;
 use uplink_userspace::weights::Serving;
+
+use hands::Hands;
 
 use crate::rows::{Before, Row};
 use crate::world::{network, station, uplink};
@@ -32,6 +34,7 @@ pub const MASK: u32 = 0x7f00_0000;
 
 pub const INGRESS: &str = "uplink_ingress";
 pub const EGRESS: &str = "uplink_egress";
+pub const COUNT: &str = "uplink_count";
 const HOST: [&str; 4] = [
     "uplink_connect4",
     "uplink_connect6",
@@ -50,6 +53,7 @@ const LAN_ADDRESS: [u8; 4] = [172, 16, 0, 1];
 /// Offsets within `struct __sk_buff` (linux/bpf.h).
 const CTX: usize = 192;
 const CTX_MARK: usize = 8;
+const CTX_PRIORITY: usize = 32;
 const CTX_IFINDEX: usize = 40;
 
 pub struct Bench {
@@ -61,17 +65,11 @@ pub struct Bench {
     counted: Vec<(Reason, u64)>,
     /// As the next publication says it.
     pub nat: NatMode,
+    /// `skb->priority` of the next frames.
+    pub priority: u32,
     /// Silence of the daemon that is borne, in seconds.
     pub stale_after_s: u32,
     netns: u64,
-}
-
-/// The maps as a person with `bpftool` has them.
-struct Hands {
-    config: Array<MapData, Config>,
-    uplinks: Array<MapData, Uplink>,
-    slots: Array<MapData, Slot>,
-    flows: HashMap<MapData, FlowKey, Pin>,
 }
 
 /// What the program made of a frame.
@@ -102,7 +100,7 @@ impl Bench {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("flows", flows)
             .load_file(object)?;
-        for name in [INGRESS, EGRESS] {
+        for name in [INGRESS, EGRESS, COUNT] {
             classifier(&mut ebpf, name)?.load()?;
         }
         let hands = Hands::new(&ebpf)?;
@@ -116,6 +114,7 @@ impl Bench {
             ifindex,
             counted: Vec::new(),
             nat: NatMode::Masquerade,
+            priority: 0,
             stale_after_s: 0,
             netns: loader::namespace_cookie().context("the namespace's cookie")?,
         };
@@ -161,6 +160,7 @@ impl Bench {
     pub fn pass(&mut self, program: &str, frame: &[u8], mark: u32) -> Passed {
         let mut ctx = [0; CTX];
         ctx[CTX_MARK..CTX_MARK + 4].copy_from_slice(&mark.to_ne_bytes());
+        ctx[CTX_PRIORITY..CTX_PRIORITY + 4].copy_from_slice(&self.priority.to_ne_bytes());
         ctx[CTX_IFINDEX..CTX_IFINDEX + 4].copy_from_slice(&self.ifindex.to_ne_bytes());
         let (mut after, mut out) = ([0; CTX], vec![0; frame.len()]);
         let mut options = TestRunOptions::new();
@@ -354,25 +354,6 @@ impl Bench {
         let shared = station(self.ifindex, SHARED_MAC);
         addresses.stations.push((shared, AMBIGUOUS));
         self.maps.set_addresses(&addresses)
-    }
-}
-
-impl Hands {
-    fn new(ebpf: &Ebpf) -> Result<Self> {
-        let map = |name: &str| -> Result<Map> {
-            let (Map::Array(data) | Map::LruHashMap(data)) = ebpf.map(name).context("no such map")? else {
-                anyhow::bail!("map `{name}` has another type");
-            };
-            Ok(Map::from_map_data(MapData::from_fd(
-                data.fd().as_fd().try_clone_to_owned()?,
-            )?)?)
-        };
-        Ok(Self {
-            config: map("config")?.try_into()?,
-            uplinks: map("uplinks")?.try_into()?,
-            slots: map("slots")?.try_into()?,
-            flows: map("flows")?.try_into()?,
-        })
     }
 }
 
