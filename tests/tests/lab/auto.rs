@@ -23,7 +23,9 @@ pub fn follows() -> Result<()> {
     let config = Config {
         weights: [1, 1],
         auto: [false, true],
-        more: "[health]\nhold_down = \"0s\"\nslow_start = \"0s\"\n[probe]\nrise = 2\n".into(),
+        more:
+            "[health]\nhold_down = \"0s\"\nslow_start = \"0s\"\nswitches_per_minute = 60\n[probe]\nrise = 2\n"
+                .into(),
         ..Config::default()
     };
     let daemon = Daemon::start(&lab, &config)?;

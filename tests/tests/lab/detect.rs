@@ -16,7 +16,7 @@ const FAULTS: &str = "UPLINK_LAB_FAULTS";
 const TIMEOUT: Duration = Duration::from_millis(1100);
 const SECOND: Duration = Duration::from_secs(1);
 /// Back soon, so that 50 runs take minutes. Nothing of it makes detection faster.
-const QUICK: &str = "[health]\nhold_down = \"0s\"\nslow_start = \"0s\"\n";
+const QUICK: &str = "[health]\nhold_down = \"0s\"\nslow_start = \"0s\"\nswitches_per_minute = 60\n";
 
 /// A fault and its end.
 type Turn = fn(&Lab, Isp) -> Result<()>;

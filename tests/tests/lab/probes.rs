@@ -28,7 +28,9 @@ fn targets(ports: &[u16]) -> String {
 
 fn start<'a>(lab: &'a Lab, probe: &str) -> Result<Daemon<'a>> {
     let config = Config {
-        more: format!("[probe]\n{PACE}{probe}[health]\nhold_down = \"0s\"\nslow_start = \"0s\"\n"),
+        more: format!(
+            "[probe]\n{PACE}{probe}[health]\nhold_down = \"0s\"\nslow_start = \"0s\"\nswitches_per_minute = 60\n"
+        ),
         ..Config::default()
     };
     Daemon::start(lab, &config)

@@ -21,8 +21,8 @@ const QUICK: Duration = Duration::from_millis(50);
 const SAMPLE: Duration = Duration::from_secs(1);
 /// A reply is taken for one of ours up to this long after its probe.
 const LATE: Duration = Duration::from_secs(10);
-/// Suspicions are acted on this often.
-const SUSPICION: Duration = Duration::from_secs(1);
+/// Suspicions are acted on no more often: on a path that lives each costs a probe or two.
+const SUSPICION: Duration = Duration::from_millis(250);
 
 /// What the configuration says.
 #[derive(Clone, Copy, Debug)]

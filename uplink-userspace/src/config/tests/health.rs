@@ -40,7 +40,10 @@ fn health(text: &str) -> Result<Health, Problems> {
 fn switches_a_minute_are_counted() {
     let of = |n: u32| health(&format!("switches_per_minute = {n}")).map(|h| h.switches_per_minute);
     assert_eq!((of(2).unwrap(), of(60).unwrap()), (2, 60));
-    assert!(of(1).is_err() && of(61).is_err(), "a death and a recovery must be possible");
+    assert!(
+        of(1).is_err() && of(61).is_err(),
+        "a death and a recovery must be possible"
+    );
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn a_suspicion_is_settled_in_a_third_of_a_second() {
 }
 
 #[test]
-fn a_false_suspicion_costs_a_probe_or_two_and_comes_once_a_second() {
+fn a_false_suspicion_costs_a_probe_or_two_and_comes_four_times_a_second() {
     let mut line = Line::new(pace(500, 1), 20 * MS, |_, _| true);
     line.run(10_000 * MS);
     let before = line.sent.len();
@@ -186,7 +186,7 @@ fn a_false_suspicion_costs_a_probe_or_two_and_comes_once_a_second() {
         line.schedule.suspect(line.now);
     }
     line.run(11_000 * MS);
-    assert!(line.sent.len() - before <= 5, "{}", line.sent.len() - before);
+    assert!(line.sent.len() - before <= 7, "{}", line.sent.len() - before);
     assert!(line.lost.is_empty());
 }
 
