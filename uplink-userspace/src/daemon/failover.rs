@@ -133,6 +133,7 @@ impl Daemon {
     }
 
     fn announce(&mut self, change: &Change) {
+        self.measured.watch.excuse(change.path);
         let Some(u) = self.uplink(change.path.uplink) else {
             return;
         };

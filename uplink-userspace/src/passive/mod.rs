@@ -115,6 +115,13 @@ impl Watch {
         self.paths.get(&path)?.syns.share()
     }
 
+    /// A path was found dead, or came back: the silence until now is explained.
+    pub fn excuse(&mut self, path: Path) {
+        if let Some(watched) = self.paths.get_mut(&path) {
+            watched.silence.excuse();
+        }
+    }
+
     /// Forgets a path that is gone, or whose counters are somebody else's from now on.
     pub fn forget(&mut self, path: Path) {
         self.paths.remove(&path);

@@ -92,6 +92,13 @@ impl Silence {
         self.retransmitted = 0;
     }
 
+    /// The path was dead: that its flows got no answer is no habit of it.
+    pub(super) fn excuse(&mut self) {
+        self.waiting.clear();
+        self.retransmitted = 0;
+        self.unjudged = (0, 0);
+    }
+
     fn conclude(&mut self, flows: u64, answered: u64) {
         let kept = (-(flows as f64) / MEMORY).exp();
         self.concluded = self.concluded * kept + flows as f64;

@@ -224,6 +224,25 @@ fn a_scanner_is_suspected_until_its_habit_is_known() {
 }
 
 #[test]
+fn a_path_that_dies_again_and_again_has_no_habit_of_silence() {
+    let mut bench = Bench::new();
+    let mut looks = Vec::new();
+    for _ in 0..20 {
+        looks.push(bench.until_suspected(40, |t| t.opened += 2).unwrap());
+        // Probes find it dead, and then it comes back.
+        for _ in 0..5 {
+            bench.look(|t| t.opened += 2);
+        }
+        bench.watch.excuse(HERE);
+        for _ in 0..15 {
+            bench.look(answered);
+        }
+        bench.watch.excuse(HERE);
+    }
+    assert!(looks.iter().all(|n| *n <= looks[0]), "{looks:?}");
+}
+
+#[test]
 fn a_path_whose_answers_are_rarely_seen_needs_more_silence() {
     let mut bench = Bench::new();
     for look in 0..400 {
