@@ -86,7 +86,8 @@ fn a_private_source_that_leaves_is_counted_and_noted() {
     });
 }
 
-fn translation() -> Translation {
+/// From the LAN's prefix to a provider's.
+pub fn translation() -> Translation {
     let prefix = |text: &str| text.parse::<std::net::IpAddr>().expect("a prefix").into();
     Translation::new(prefix("fd00:10::"), prefix("2001:db8:a::"), 48)
 }

@@ -7,6 +7,7 @@ use uplink_userspace::config::NatMode;
 use crate::bench::{Bench, COUNT, EGRESS, GATEWAY_MACS, INGRESS, SHARED_MAC};
 use crate::frames::{V4, V6, sent_by, sent_to, stamped, tagged, with_flags};
 use crate::in_namespace;
+use crate::outward::translation;
 
 const SYN_ACK: u8 = 0x12;
 const RST: u8 = 0x04;
@@ -257,6 +258,23 @@ fn answers_to_hosts_behind_us_count_without_nat_and_with_any_framing() {
                 assert_eq!(told, [1, 1, 0, 1], "{what}, {tags} tags");
             }
         }
+    });
+}
+
+#[test]
+fn answers_to_translated_prefixes_count() {
+    in_namespace(|bench| {
+        bench.translate(1, translation());
+        let flow = V6::tcp(1000, 443);
+        let told = moved(bench, Family::V6, |bench| {
+            let out = sent_to(GATEWAY_MACS[0], &flow.frame());
+            let out = bench.pass(EGRESS, &out, ONE).frame;
+            let external: [u8; 16] = out[22..38].try_into().expect("an address");
+            assert_ne!(external, flow.src);
+            let answer = with_flags(SYN_ACK, &flow.reversed().to(external).frame());
+            bench.pass(INGRESS, &sent_by(GATEWAY_MACS[0], &answer), 0);
+        });
+        assert_eq!(told, [1, 1, 0, 1]);
     });
 }
 

@@ -1,5 +1,6 @@
 //! The program under test, with real maps and real routes around it.
 
+mod cost;
 mod hands;
 mod told;
 
@@ -47,6 +48,9 @@ pub const GATEWAY_MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2]];
 /// A MAC address that both gateways have.
 pub const SHARED_MAC: [u8; 6] = [2, 0, 0, 0, 1, 3];
 
+/// Size of the flow table.
+const FLOWS: u32 = 65_536;
+
 /// The router's address in the LAN, which the map knows.
 const LAN_ADDRESS: [u8; 4] = [172, 16, 0, 1];
 
@@ -88,18 +92,20 @@ pub struct Passed {
 impl Bench {
     /// Moves this thread into a namespace of its own and builds everything there.
     pub fn new() -> Result<Self> {
-        Self::with_flows(65_536)
+        Self::with_flows(FLOWS)
     }
 
     /// As [`Self::new`], with a flow table of this size.
     pub fn with_flows(flows: u32) -> Result<Self> {
+        Self::build(&mut EbpfLoader::new(), flows)
+    }
+
+    fn build(loader: &mut EbpfLoader<'_>, flows: u32) -> Result<Self> {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).context("a network namespace")?;
         network()?;
         let ifindex = nix::net::if_::if_nametoindex("eth0")?;
         let object = std::env::var_os("UPLINK_BPF_OBJECT").context("UPLINK_BPF_OBJECT is not set")?;
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries("flows", flows)
-            .load_file(object)?;
+        let mut ebpf = loader.map_max_entries("flows", flows).load_file(object)?;
         for name in [INGRESS, EGRESS, COUNT] {
             classifier(&mut ebpf, name)?.load()?;
         }
@@ -158,10 +164,7 @@ impl Bench {
 
     /// Runs one frame through a program, and lets it go on.
     pub fn pass(&mut self, program: &str, frame: &[u8], mark: u32) -> Passed {
-        let mut ctx = [0; CTX];
-        ctx[CTX_MARK..CTX_MARK + 4].copy_from_slice(&mark.to_ne_bytes());
-        ctx[CTX_PRIORITY..CTX_PRIORITY + 4].copy_from_slice(&self.priority.to_ne_bytes());
-        ctx[CTX_IFINDEX..CTX_IFINDEX + 4].copy_from_slice(&self.ifindex.to_ne_bytes());
+        let ctx = self.context(mark);
         let (mut after, mut out) = ([0; CTX], vec![0; frame.len()]);
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
@@ -174,6 +177,15 @@ impl Bench {
         assert_eq!(result.return_value, u32::MAX);
         let mark = u32::from_ne_bytes(after[CTX_MARK..CTX_MARK + 4].try_into().expect("four bytes"));
         Passed { mark, frame: out }
+    }
+
+    /// A frame's `struct __sk_buff`, as far as the kernel takes it.
+    fn context(&self, mark: u32) -> [u8; CTX] {
+        let mut ctx = [0; CTX];
+        ctx[CTX_MARK..CTX_MARK + 4].copy_from_slice(&mark.to_ne_bytes());
+        ctx[CTX_PRIORITY..CTX_PRIORITY + 4].copy_from_slice(&self.priority.to_ne_bytes());
+        ctx[CTX_IFINDEX..CTX_IFINDEX + 4].copy_from_slice(&self.ifindex.to_ne_bytes());
+        ctx
     }
 
     /// The counters that moved since the last look.
