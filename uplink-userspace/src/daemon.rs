@@ -172,8 +172,9 @@ impl Daemon {
         let mut listen = every(LISTEN);
         let mut watchdog = tokio::time::interval(watchdog_period());
         let mut settled: Option<Instant> = None;
-        // What happened while nobody listened.
+        // What happened while nobody listened, and from where to count.
         self.look_again(from).await;
+        self.weigh().await;
         loop {
             tokio::select! {
                 Some(event) = from.probes.recv() => self.handle(event).await,

@@ -57,6 +57,13 @@ impl Series {
             .context(FAULTS)?;
         for n in 0..runs {
             let time = self.once(&lab, &daemon, n).with_context(|| format!("run {n}"))?;
+            if time > self.limit {
+                let family = Family::ALL[n as usize % 2];
+                println!(
+                    "    run {n}, {family:?}: {time:?}; the log so far:\n{}",
+                    uplink_lab::daemon::log_tail()
+                );
+            }
             times.push(time.as_secs_f64() * 1e3);
         }
         let times = Spread::of(&times);

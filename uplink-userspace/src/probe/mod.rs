@@ -123,7 +123,7 @@ impl Probers {
     }
 
     /// Somebody has reason to believe that a path is dead: it is asked at once, and silence is
-    /// borne for a third of a second only. At most four times a second.
+    /// borne for a fifth of a second only. At most four times a second.
     pub fn suspect(&self, path: Path) {
         if let Some(wishes) = self.wishes.get(&path) {
             wishes.suspect.set(true);

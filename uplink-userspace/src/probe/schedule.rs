@@ -12,7 +12,7 @@ use std::time::Duration;
 const LEAST_RTO: Duration = Duration::from_millis(50);
 const LEAST_PATIENCE: Duration = Duration::from_millis(150);
 /// How long somebody else's suspicion lets silence last.
-const SUSPICIOUS_PATIENCE: Duration = Duration::from_millis(300);
+const SUSPICIOUS_PATIENCE: Duration = Duration::from_millis(200);
 /// Clock granularity of RFC 6298: variation below it is measurement.
 const GRANULARITY: Duration = Duration::from_millis(10);
 /// Between rounds of a burst, at least.
@@ -111,7 +111,12 @@ impl Schedule {
         let Some(r) = self.rtt else {
             return self.pace.timeout;
         };
-        let rto = r.smoothed + (r.variation * 4).max(GRANULARITY);
+        let mut variation = r.variation * 4;
+        if self.suspicion.is_some() {
+            // The last recovery may have left a few late replies; somebody has seen more than we.
+            variation = variation.min(r.smoothed / 2 + LEAST_RTO);
+        }
+        let rto = r.smoothed + variation.max(GRANULARITY);
         rto.max(LEAST_RTO).min(self.pace.timeout)
     }
 

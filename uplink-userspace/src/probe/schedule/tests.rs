@@ -166,14 +166,30 @@ fn one_silent_target_of_two_is_no_silence() {
 }
 
 #[test]
-fn a_suspicion_is_settled_in_a_third_of_a_second() {
+fn a_suspicion_is_settled_in_a_quarter_of_a_second() {
     let fault = 10_010 * MS;
     let mut line = Line::new(pace(500, 1), 20 * MS, |sent, _| sent < fault);
     line.run(fault);
     line.schedule.suspect(fault);
     line.run(fault + 2_000 * MS);
     let down = line.lost_after(fault, 3);
-    assert!((300 * MS..=400 * MS).contains(&down), "{down:?}");
+    assert!((200 * MS..=300 * MS).contains(&down), "{down:?}");
+}
+
+#[test]
+fn the_late_replies_of_a_recovery_do_not_make_a_suspicion_patient() {
+    let fault = 12_010 * MS;
+    let mut line = Line::new(pace(500, 1), 20 * MS, |sent, _| sent < fault);
+    line.run(10_000 * MS);
+    line.rtt = 600 * MS;
+    line.run(10_900 * MS);
+    line.rtt = 20 * MS;
+    line.run(fault);
+    assert!(line.schedule.rto() > 300 * MS, "{:?}", line.schedule.rto());
+    line.schedule.suspect(fault);
+    line.run(fault + 2_000 * MS);
+    let down = line.lost_after(fault, 3);
+    assert!(down <= 350 * MS, "{down:?}");
 }
 
 #[test]
