@@ -225,7 +225,9 @@ impl Schedule {
         let rtt = now.saturating_sub(sent);
         self.rtt = Some(Rtt::sample(self.rtt, rtt));
         if self.silence.is_some_and(|since| sent >= since) {
-            (self.suspicion, self.given_up) = (None, false);
+            self.given_up = false;
+            // What was sent before somebody became suspicious does not answer him.
+            self.suspicion = self.suspicion.filter(|since| sent < *since);
             self.silence = self.rounds.iter().map(|r| r.sent).find(|s| *s > sent);
         }
         Some(rtt)

@@ -178,18 +178,18 @@ fn a_suspicion_is_settled_in_a_quarter_of_a_second() {
 
 #[test]
 fn the_late_replies_of_a_recovery_do_not_make_a_suspicion_patient() {
-    let fault = 12_010 * MS;
+    let fault = 12_610 * MS;
     let mut line = Line::new(pace(500, 1), 20 * MS, |sent, _| sent < fault);
     line.run(10_000 * MS);
-    line.rtt = 600 * MS;
-    line.run(10_900 * MS);
+    line.rtt = 700 * MS;
+    line.run(10_300 * MS);
     line.rtt = 20 * MS;
     line.run(fault);
-    assert!(line.schedule.rto() > 300 * MS, "{:?}", line.schedule.rto());
+    assert!(line.schedule.rto() > 250 * MS, "{:?}", line.schedule.rto());
     line.schedule.suspect(fault);
     line.run(fault + 2_000 * MS);
     let down = line.lost_after(fault, 3);
-    assert!(down <= 350 * MS, "{down:?}");
+    assert!(down <= 450 * MS, "{down:?}");
 }
 
 #[test]
@@ -279,7 +279,7 @@ proptest! {
             (sent.as_micros() as u64).wrapping_mul(0x9e37_79b9 + u64::from(t)) >> 7 & 15 >= loss
         });
         line.run(60_000 * MS);
-        prop_assert!(line.schedule.rounds.len() <= 220);
-        prop_assert!(line.sent.len() <= 1_300);
+        prop_assert!(line.schedule.rounds.len() <= 260);
+        prop_assert!(line.sent.len() <= 1_400);
     }
 }
