@@ -32,10 +32,10 @@ pub fn egress(ctx: &TcContext) {
     }
     let translated = translate::outward(ctx, config, value);
     if packet.out != 0 {
-        passive::leave(ctx, packet, packet.out);
+        passive::leave(ctx, packet, u32::from(packet.out));
     }
     if packet.back != 0 && packet.opens != 0 {
-        reply(packet, packet.back);
+        reply(packet, u32::from(packet.back));
     }
     if packet.leaks != 0 && !translated {
         leak(packet);
@@ -71,10 +71,12 @@ fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) ->
     // Sent by this host, or given its address by NAT.
     // SAFETY: a copy of four bytes that user space writes whole.
     match unsafe { LOCALS.get(&packet.source) } {
-        Some(owner) => packet.out = own(ctx, config, *owner, value),
+        Some(owner) => packet.out = own(ctx, config, *owner, value) as u8,
         None => others(ctx, config, packet, value, private),
     }
-    let due = packet.sign == STAMPED_DATA && packet.out != 0 && passive::is_due(packet.out, packet.family());
+    let due = packet.sign == STAMPED_DATA
+        && packet.out != 0
+        && passive::is_due(u32::from(packet.out), packet.family());
     if look == Look::Whole || translates || due || packet.leaks | packet.back != 0 {
         return Need::Key;
     }
@@ -111,15 +113,16 @@ fn others(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32, pri
     match skb::station(ctx, &skb::linear(ctx), End::Receiver) {
         Some(gateway) => {
             // Of several with one MAC address the mark tells.
-            packet.out = if gateway == AMBIGUOUS {
+            let uplink = if gateway == AMBIGUOUS {
                 named(config, value)
             } else {
                 gateway
             };
-            packet.leaks = u32::from(private);
+            packet.out = uplink as u8;
+            packet.leaks = u8::from(private);
         }
         // Not this host's sockets and resets, whose marks name no uplink.
-        None if value <= config.uplinks => packet.back = value,
+        None if value <= config.uplinks => packet.back = value as u8,
         None => {}
     }
 }

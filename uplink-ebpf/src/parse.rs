@@ -11,14 +11,15 @@ pub struct Packet {
     pub source: Addr,
     /// Its family by number, at egress.
     pub v6: u32,
-    /// 1 where it may be the first of a connection, at egress.
-    pub opens: u32,
+    /// 1 where it may be the first of a connection, at egress. Four bytes that are cleared by one store;
+    /// for more of them the compiler calls a loop.
+    pub opens: u8,
     /// The uplink that it leaves by, at egress; 0: none.
-    pub out: u32,
+    pub out: u8,
     /// The uplink that it came in by, where it leaves towards a host behind us; 0: none.
-    pub back: u32,
+    pub back: u8,
     /// 1 where it leaves without NAT.
-    pub leaks: u32,
+    pub leaks: u8,
     /// What it tells of its path: [`NOTHING`] or one of those that follow.
     pub sign: u32,
     /// TSval of a [`STAMPED`] segment.

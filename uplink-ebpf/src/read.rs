@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Look {
-    /// Not IP.
+    /// Not IP, or hardly.
     Unreadable,
     /// To be read whole.
     Whole,
@@ -22,29 +22,30 @@ pub enum Look {
 }
 
 /// Notes family and source, and whether the rest is of interest.
-///
-/// Not inlined, like `whole`: behind it the verifier knows nothing more of the ways through the
-/// headers, and does not look at all that follows once for each.
-#[inline(never)]
+#[inline(always)]
 pub fn look(ctx: &TcContext) -> Look {
     let bytes = skb::linear(ctx);
     let (Ok(network), Ok(packet)) = (parse::network(&bytes), steer::packet()) else {
         return Look::Unreadable;
     };
+    let Some(source) = parse::source(&bytes, &network) else {
+        return Look::Unreadable;
+    };
+    packet.source = source;
     packet.v6 = network.family as u32;
-    packet.source = parse::source(&bytes, &network).unwrap_or_default();
     (packet.opens, packet.out, packet.back, packet.leaks) = (0, 0, 0, 0);
-    packet.sign = NOTHING;
-    match parse::glance(&bytes, &network) {
-        Some(sign) => {
-            packet.sign = sign;
-            Look::UnderWay
-        }
+    let glance = parse::glance(&bytes, &network);
+    packet.sign = glance.unwrap_or(NOTHING);
+    match glance {
+        Some(_) => Look::UnderWay,
         None => Look::Whole,
     }
 }
 
 /// Reads the key and the sign. A packet that cannot be read has no sign and opens nothing.
+///
+/// Not inlined: behind it the verifier knows nothing more of the ways through the headers, and does not
+/// look at all that follows once for each.
 #[inline(never)]
 pub fn whole(ctx: &TcContext, config: &Config, packet: &mut Packet) {
     let bytes = skb::linear(ctx);
