@@ -53,7 +53,9 @@ pub fn whole(ctx: &TcContext, config: &Config, packet: &mut Packet) {
         return;
     };
     let defragmented = config.flags & DEFRAGMENTED != 0;
-    if parse::flow(&bytes, &network, defragmented, packet) == Ok(true) {
-        packet.opens = 1;
+    match parse::flow(&bytes, &network, defragmented, packet) {
+        Ok(opens) => packet.opens = u8::from(opens),
+        // Without a whole key nobody knows what leaked.
+        Err(_) => packet.leaks = 0,
     }
 }
