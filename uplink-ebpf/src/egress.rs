@@ -3,69 +3,84 @@
 use aya_ebpf::programs::TcContext;
 use uplink_common::{
     Config, Reason,
-    record::{DEFRAGMENTED, UNTRANSLATED_LEAK},
+    record::{AMBIGUOUS, TRANSLATES, UNTRANSLATED_LEAK},
 };
 
 use crate::{
     act, exempt,
     maps::{LEAKS, LOCALS, UPLINKS},
-    parse::{self, Packet},
+    parse::{Packet, STAMPED_DATA},
     passive, pinned,
+    read::{self, Look},
     skb::{self, End},
     steer, translate,
 };
 
 /// Looks, counts, translates IPv6 prefixes, remembers; never drops. Most packets have no mark and a
-/// public source, and cost no look-up, or this host's own, and cost one.
+/// public source, and cost no look-up by hash, or this host's address, and cost one.
 #[inline(always)]
 pub fn egress(ctx: &TcContext) {
-    let Ok(config) = steer::config() else {
-        return;
-    };
-    // Before the translation, as `steer` reads the answer behind its own.
-    let opens = match read(ctx, config.flags & DEFRAGMENTED != 0) {
-        UNREADABLE => return,
-        opens => opens == OPENS,
-    };
-    let Ok(packet) = steer::packet() else {
+    let (Ok(config), Ok(packet)) = (steer::config(), steer::packet()) else {
         return;
     };
     let value = (skb::fields(ctx).mark & config.mask) >> (config.shift & 31);
+    match destine(ctx, config, packet, value) {
+        Need::Nothing => return,
+        Need::Place => {}
+        // Before the translation, as `steer` reads the answer behind its own.
+        Need::Key => read::whole(ctx, config, packet),
+    }
     let translated = translate::outward(ctx, config, value);
-    let private = packet.source.is_private(packet.family());
-    let leaks = private && !translated && config.flags & UNTRANSLATED_LEAK != 0;
-    let uplink = named(config, value);
-    if uplink == 0 && !leaks && !passive::asks(packet) {
-        return;
+    if packet.out != 0 {
+        passive::leave(ctx, packet, u32::from(packet.out));
+    }
+    if packet.back != 0 && packet.opens != 0 {
+        reply(packet, u32::from(packet.back));
+    }
+    if packet.leaks != 0 && !translated {
+        leak(packet);
+    }
+}
+
+/// What a packet needs.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Need {
+    /// To be left alone.
+    Nothing,
+    /// To be counted where it goes.
+    Place,
+    /// To be read whole, too.
+    Key,
+}
+
+/// Finds out where the packet goes. `value` is its mark shifted.
+///
+/// Not inlined, as in `read`: how the answer was found is forgotten.
+#[inline(never)]
+fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) -> Need {
+    let look = read::look(ctx);
+    if look == Look::Unreadable {
+        return Need::Nothing;
+    }
+    let translates = config.flags & TRANSLATES != 0;
+    let private = config.flags & UNTRANSLATED_LEAK != 0 && packet.source.is_private(packet.family());
+    if value == 0 && !private && look == Look::UnderWay && !translates {
+        return Need::Nothing;
     }
     // Sent by this host, or given its address by NAT.
     // SAFETY: a copy of four bytes that user space writes whole.
     match unsafe { LOCALS.get(&packet.source) } {
-        Some(owner) => own(ctx, packet, *owner, uplink),
-        None => others(ctx, config, packet, value, opens, leaks),
+        Some(owner) => packet.out = own(ctx, config, *owner, value) as u8,
+        None => others(ctx, config, packet, value, private),
     }
-}
-
-/// In answers of [`read`].
-const UNREADABLE: u32 = 0;
-const LATER: u32 = 1;
-const OPENS: u32 = 2;
-
-/// Reads the packet; without a flow it still has to be translated and counted.
-///
-/// Not inlined: behind it the verifier knows nothing more of the ways through the headers.
-#[inline(never)]
-fn read(ctx: &TcContext, defragmented: bool) -> u32 {
-    let bytes = skb::linear(ctx);
-    let (Ok(network), Ok(packet)) = (parse::network(&bytes), steer::packet()) else {
-        return UNREADABLE;
-    };
-    packet.v6 = network.family as u32;
-    packet.source = parse::source(&bytes, &network).unwrap_or_default();
-    match parse::flow(&bytes, &network, defragmented, packet) {
-        Ok(true) => OPENS,
-        _ => LATER,
+    let due = packet.sign == STAMPED_DATA
+        && packet.out != 0
+        && passive::is_due(u32::from(packet.out), packet.family());
+    if look == Look::Whole || translates || due || packet.leaks | packet.back != 0 {
+        return Need::Key;
     }
+    Need::Place
 }
 
 /// The uplink that a mark names, this host's sockets' included; 0: none. `value` is the mark shifted.
@@ -84,47 +99,39 @@ fn named(config: &Config, value: u32) -> u32 {
 /// From an address of this host. Where that is one uplink's, it says more than the mark: NAT gives the
 /// address that fits the route taken.
 #[inline(always)]
-fn own(ctx: &TcContext, packet: &Packet, owner: u32, uplink: u32) {
-    let uplink = if owner != 0 { owner } else { uplink };
-    let by = UPLINKS
+fn own(ctx: &TcContext, config: &Config, owner: u32, value: u32) -> u32 {
+    let uplink = if owner != 0 { owner } else { named(config, value) };
+    let there = UPLINKS
         .get(uplink)
-        .filter(|u| uplink != 0 && u.ifindex == skb::fields(ctx).ifindex);
-    if by.is_some() {
-        passive::leave(ctx, packet, uplink, packet.family());
+        .is_some_and(|u| u.ifindex == skb::fields(ctx).ifindex);
+    if there { uplink } else { 0 }
+}
+
+/// From somebody else's address: outward, by the gateway whose MAC address it has, or inward.
+#[inline(always)]
+fn others(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32, private: bool) {
+    match skb::station(ctx, &skb::linear(ctx), End::Receiver) {
+        Some(gateway) => {
+            // Of several with one MAC address the mark tells.
+            let uplink = if gateway == AMBIGUOUS {
+                named(config, value)
+            } else {
+                gateway
+            };
+            packet.out = uplink as u8;
+            packet.leaks = u8::from(private);
+        }
+        // Not this host's sockets and resets, whose marks name no uplink.
+        None if value <= config.uplinks => packet.back = value as u8,
+        None => {}
     }
 }
 
-/// From somebody else's address: outward, with the mark of the uplink or by its gateway's MAC address,
-/// or inward.
+/// The reply belongs to the uplink that the packet came in by.
 #[inline(always)]
-fn others(ctx: &TcContext, config: &Config, packet: &Packet, value: u32, opens: bool, leaks: bool) {
-    match skb::station(ctx, &skb::linear(ctx), End::Receiver) {
-        Some(gateway) => {
-            let uplink = if gateway != 0 {
-                gateway
-            } else {
-                named(config, value)
-            };
-            if uplink != 0 {
-                passive::leave(ctx, packet, uplink, packet.family());
-            }
-            if leaks {
-                leak(packet);
-            }
-        }
-        // With the mark of the uplink that it came in by, which the reply belongs to.
-        // A mark that names no uplink: this host's sockets and resets have such.
-        None if opens && value != 0 && value <= config.uplinks => {
-            pinned::keep(
-                packet.family(),
-                &packet.key.reversed(),
-                value,
-                false,
-                pinned::now_s(),
-            );
-        }
-        None => {}
-    }
+fn reply(packet: &Packet, uplink: u32) {
+    let now_s = pinned::now_s();
+    pinned::keep(packet.family(), &packet.key.reversed(), uplink, false, now_s);
 }
 
 /// The flow leaves without NAT.

@@ -26,6 +26,7 @@ mod parse;
 mod passive;
 mod pick;
 mod pinned;
+mod read;
 mod skb;
 mod steer;
 mod translate;

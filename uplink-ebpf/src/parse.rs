@@ -11,6 +11,15 @@ pub struct Packet {
     pub source: Addr,
     /// Its family by number, at egress.
     pub v6: u32,
+    /// 1 where it may be the first of a connection, at egress. Four bytes that are cleared by one store;
+    /// for more of them the compiler calls a loop.
+    pub opens: u8,
+    /// The uplink that it leaves by, at egress; 0: none.
+    pub out: u8,
+    /// The uplink that it came in by, where it leaves towards a host behind us; 0: none.
+    pub back: u8,
+    /// 1 where it leaves without NAT.
+    pub leaks: u8,
     /// What it tells of its path: [`NOTHING`] or one of those that follow.
     pub sign: u32,
     /// TSval of a [`STAMPED`] segment.
@@ -46,6 +55,8 @@ pub const QUERY: u32 = 4;
 pub const RESPONSE: u32 = 5;
 /// [`Packet::sign`]: a later TCP segment with timestamps.
 pub const STAMPED: u32 = 6;
+/// [`Packet::sign`]: the same with payload, but not read yet.
+pub const STAMPED_DATA: u32 = 7;
 
 /// Bytes with bounds checks; the packet in the kernel, a slice in tests.
 pub trait Bytes {
@@ -110,6 +121,16 @@ const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 const UDPLITE: u8 = 136;
 
+/// TCP flags.
+const FIN: u8 = 0x01;
+const S: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+/// How the options of a segment with timestamps begin.
+const LEADING: [u8; 4] = [1, 1, 8, 10];
+/// The port of DNS.
+const DNS: [u8; 2] = [0, 53];
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -150,6 +171,54 @@ pub fn source<B: Bytes>(bytes: &B, net: &Network) -> Option<Addr> {
         Family::V4 => bytes.get(net.offset + 12).map(Addr::v4),
         Family::V6 => bytes.get(net.offset + 8).map(Addr::v6),
     }
+}
+
+/// The sign of a packet that asks nothing, neither by SYN nor by DNS. `None`: it does, or has to be read
+/// whole to know.
+#[inline(always)]
+pub fn glance<B: Bytes>(bytes: &B, net: &Network) -> Option<u32> {
+    let (proto, offset) = match net.family {
+        Family::V4 => {
+            let head: [u8; 10] = bytes.get(net.offset)?;
+            let whole = be16([head[6], head[7]]) & (MORE_FRAGMENTS | 0x1fff) == 0;
+            (
+                if head[0] == 0x45 && whole {
+                    head[9]
+                } else {
+                    return None;
+                },
+                net.offset + 20,
+            )
+        }
+        Family::V6 => (bytes.get::<2>(net.offset + 6)?[0], net.offset + 40),
+    };
+    match proto {
+        TCP => under_way(bytes, offset),
+        UDP if bytes.get(offset + 2)? == DNS => None,
+        _ if net.family == Family::V6 && is_extension(u32::from(proto)) => None,
+        _ => Some(NOTHING),
+    }
+}
+
+#[inline(always)]
+fn under_way<B: Bytes>(bytes: &B, offset: usize) -> Option<u32> {
+    let [words, flags] = bytes.get(offset + 12)?;
+    if flags & (S | ACK) == S {
+        return None;
+    }
+    let later = flags & (FIN | S | RST | ACK) == ACK;
+    let stamped = later && words >> 4 >= 8 && bytes.get(offset + 20) == Some(LEADING);
+    Some(if stamped && has_payload(bytes, offset, words >> 4) {
+        STAMPED_DATA
+    } else {
+        NOTHING
+    })
+}
+
+/// Two bytes of it: see [`Bytes::get`].
+#[inline(always)]
+fn has_payload<B: Bytes>(bytes: &B, offset: usize, words: u8) -> bool {
+    bytes.get::<2>(offset + usize::from(words) * 4).is_some()
 }
 
 /// What an ICMPv6 error quotes begins here, if the packet is one without extension headers.
@@ -200,7 +269,6 @@ pub fn flow<B: Bytes>(
 
 #[inline(always)]
 fn datagram(key: &FlowKey) -> u32 {
-    const DNS: [u8; 2] = [0, 53];
     match (key.sport, key.dport) {
         (_, DNS) => QUERY,
         (DNS, _) => RESPONSE,
@@ -211,10 +279,6 @@ fn datagram(key: &FlowKey) -> u32 {
 /// The sign of a TCP segment.
 #[inline(always)]
 fn segment<B: Bytes>(bytes: &B, offset: usize, packet: &mut Packet) {
-    const FIN: u8 = 0x01;
-    const S: u8 = 0x02;
-    const RST: u8 = 0x04;
-    const ACK: u8 = 0x10;
     let Some([words, flags]) = bytes.get(offset + 12) else {
         return;
     };
@@ -231,7 +295,6 @@ fn segment<B: Bytes>(bytes: &B, offset: usize, packet: &mut Packet) {
 /// (RFC 7323, appendix A). `words` is the length of the TCP header.
 #[inline(always)]
 fn stamps<B: Bytes>(bytes: &B, offset: usize, words: u8, packet: &mut Packet) {
-    const LEADING: [u8; 4] = [1, 1, 8, 10];
     let Some([a, b, c, d, options @ ..]) = bytes.get::<12>(offset + 20) else {
         return;
     };
@@ -241,8 +304,7 @@ fn stamps<B: Bytes>(bytes: &B, offset: usize, words: u8, packet: &mut Packet) {
     let [e, f, g, h, i, j, k, l] = options;
     packet.tsval = u32::from_be_bytes([e, f, g, h]);
     packet.tsecr = u32::from_be_bytes([i, j, k, l]);
-    // Two bytes of it: see `Bytes::get`.
-    packet.payload = u32::from(bytes.get::<2>(offset + usize::from(words) * 4).is_some());
+    packet.payload = u32::from(has_payload(bytes, offset, words));
     packet.sign = STAMPED;
 }
 

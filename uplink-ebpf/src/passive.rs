@@ -23,15 +23,10 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 /// memory that other CPUs read.
 const PACE_NS: u64 = 10_000_000;
 
-/// Whether the packet opens something that an answer is expected to.
-#[inline(always)]
-pub fn asks(packet: &Packet) -> bool {
-    matches!(packet.sign, SYN | QUERY)
-}
-
 /// A packet leaves by an uplink.
 #[inline(always)]
-pub fn leave(ctx: &TcContext, packet: &Packet, uplink: u32, family: Family) {
+pub fn leave(ctx: &TcContext, packet: &Packet, uplink: u32) {
+    let family = packet.family();
     act::leave(ctx, uplink);
     if skb::fields(ctx).priority == PROBE_PRIORITY {
         return;
@@ -136,18 +131,26 @@ fn settle(packet: &Packet, family: Family) {
     let _ = OPENINGS.remove(&*key);
 }
 
-/// A segment with payload leaves: its timestamp is remembered, unless another one is awaited. A pure
-/// ACK's is not, as nobody answers it.
+/// Whether the path has room for another timestamp.
 #[inline(always)]
-fn stamp(packet: &Packet, uplink: u32, family: Family) {
-    let Some(echo) = echo_of(uplink, family) else {
-        return;
-    };
+pub fn is_due(uplink: u32, family: Family) -> bool {
+    echo_of(uplink, family).is_some_and(|echo| may_replace(echo))
+}
+
+#[inline(always)]
+fn may_replace(echo: &Echo) -> bool {
     // SAFETY: no arguments, always callable. The tick's time: one nanosecond instead of thirty.
     let age_ns = unsafe { bpf_ktime_get_coarse_ns() }.saturating_sub(echo.sent_ns);
-    if age_ns < PACE_NS || (echo.awaited != 0 && age_ns < PATIENCE_NS) {
+    age_ns >= PACE_NS && (echo.awaited == 0 || age_ns >= PATIENCE_NS)
+}
+
+/// A segment leaves: its timestamp is remembered, unless another one is awaited. A pure ACK's is not,
+/// as nobody answers it.
+#[inline(always)]
+fn stamp(packet: &Packet, uplink: u32, family: Family) {
+    let Some(echo) = echo_of(uplink, family).filter(|echo| may_replace(echo)) else {
         return;
-    }
+    };
     *echo = Echo {
         sent_ns: now_ns(),
         tsval: packet.tsval,

@@ -86,6 +86,18 @@ fn a_private_source_that_leaves_is_counted_and_noted() {
     });
 }
 
+#[test]
+fn a_private_packet_without_its_ports_is_not_taken_for_another_flow() {
+    in_namespace(|bench| {
+        let whole = sent_to(GATEWAY_MACS[0], &V4::udp(5000, 53).frame());
+        bench.pass(EGRESS, &whole, 0);
+        assert_eq!(bench.leaks().len(), 1);
+        bench.moved();
+        bench.pass(EGRESS, &whole[..36], 0);
+        assert_eq!((bench.leaks().len(), bench.moved()), (0, vec![]));
+    });
+}
+
 /// From the LAN's prefix to a provider's.
 pub fn translation() -> Translation {
     let prefix = |text: &str| text.parse::<std::net::IpAddr>().expect("a prefix").into();
