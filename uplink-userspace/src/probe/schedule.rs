@@ -195,6 +195,8 @@ impl Schedule {
             self.next_round = (self.next_round + gap).max(now + gap / 2);
         }
         self.next_quick = now + self.quick();
+        // A quick round stands for a usual one that is near.
+        self.next_round = self.next_round.max(now + self.quick() / 2);
         self.silence.get_or_insert(now);
         self.next_id += 1;
         self.rounds.push_back(Round {

@@ -279,7 +279,7 @@ proptest! {
             (sent.as_micros() as u64).wrapping_mul(0x9e37_79b9 + u64::from(t)) >> 7 & 15 >= loss
         });
         line.run(60_000 * MS);
-        prop_assert!(line.schedule.rounds.len() <= 260);
-        prop_assert!(line.sent.len() <= 1_400);
+        prop_assert!(line.schedule.rounds.len() <= 300);
+        prop_assert!(line.sent.len() <= 1_600);
     }
 }
