@@ -1,5 +1,9 @@
 //! Our bits of the packet mark.
 
+/// `SO_PRIORITY` of our probes' sockets ("up" in ASCII), so that the packet programs tell probes
+/// from users' packets: both carry the same mark. Above 6 it takes CAP_NET_ADMIN to set it.
+pub const PROBE_PRIORITY: u32 = 0x7570;
+
 /// The part of a mark that belongs to us, chosen by `[kernel] fwmark_mask`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mask(u32);
