@@ -41,7 +41,7 @@ enum Then {
     Send(&'static [u8]),
     /// Sends this and closes.
     Close(&'static [u8]),
-    /// Sends the first, then the second for ever, with a pause.
+    /// Sends the first, then the second for ever, with pauses.
     Repeat(&'static [u8], &'static [u8], Duration),
 }
 
@@ -56,7 +56,9 @@ impl Then {
                 loop {
                     stream.write_all(again).await?;
                     stream.flush().await?;
-                    tokio::time::sleep(pause).await;
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
                 }
             }
         }
