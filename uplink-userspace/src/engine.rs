@@ -144,6 +144,10 @@ pub struct Engine {
     recovered: BTreeMap<Path, Duration>,
     /// When more probes were last asked for.
     sampled: BTreeMap<Path, Duration>,
+    /// The part of new flows that a path passes on to the next one, and when that was last looked
+    /// at.
+    spilled: BTreeMap<Path, f64>,
+    spilled_at: Duration,
     /// When the shares of a family last changed.
     stepped: [Duration; 2],
     /// Paths that may have flows: they served since their pins were last voided.
@@ -169,6 +173,8 @@ impl Engine {
             carried: BTreeMap::new(),
             recovered: BTreeMap::new(),
             sampled: BTreeMap::new(),
+            spilled: BTreeMap::new(),
+            spilled_at: Duration::ZERO,
             stepped: [Duration::ZERO; 2],
             selection: Selection::default(),
             holders: BTreeSet::new(),
@@ -203,6 +209,7 @@ impl Engine {
         self.used_up.clone_from(&before.used_up);
         self.carried.clone_from(&before.carried);
         self.recovered.clone_from(&before.recovered);
+        self.spilled.clone_from(&before.spilled);
         for family in Family::ALL {
             *self.selection.family_mut(family) = before.selection.family(family).clone();
             *self.selection.family_mut(family) = self.first(family);
@@ -362,7 +369,10 @@ impl Engine {
                 self.used_up = ids;
                 (Vec::new(), news)
             }
-            Event::Tick => (self.tick(), true),
+            Event::Tick => {
+                self.spill();
+                (self.tick(), true)
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use jiff::{Timestamp, Zoned};
 
 use super::Daemon;
 use crate::config::Config;
-use crate::engine::Event;
+use crate::engine::{Event, Path};
 use crate::options::Options;
 use crate::passive::Watch;
 use crate::probe::Probers;
@@ -102,7 +102,13 @@ impl Daemon {
                 let n = suspicion.unanswered;
                 tracing::info!("{}: {n} new flows got no answer, probing at once", u.name);
             }
-            probers.suspect(suspicion.path);
+            // What ails one family may ail the other.
+            for family in uplink_common::Family::ALL {
+                probers.suspect(Path {
+                    family,
+                    ..suspicion.path
+                });
+            }
         }
     }
 

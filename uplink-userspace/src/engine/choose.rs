@@ -136,8 +136,8 @@ impl Engine {
     /// Shares by the configuration's rule. What was measured changes them in steps; what was
     /// written or is over for good, at once.
     fn weighted(&self, family: Family, members: &[Member]) -> Serving {
-        if let Some(limit) = self.settings.balance.spillover {
-            return self.spilled(family, members, limit);
+        if self.settings.balance.spillover.is_some() {
+            return self.spilled(family, members);
         }
         let by = self.settings.balance.by;
         let ids: Vec<u8> = members.iter().map(|m| m.id).collect();
@@ -154,18 +154,37 @@ impl Engine {
         wanted
     }
 
-    /// One of them takes all new flows.
-    fn spilled(&self, family: Family, members: &[Member], limit: f64) -> Serving {
-        let current = self.selection.family(family);
-        let serves = |m: &Member| current.weight(m.id) > 0;
-        let at = members.iter().position(serves).unwrap_or(0);
-        let early = self.now.saturating_sub(self.stepped[family as usize]) < STEP;
-        let next = if early && members.iter().any(serves) {
-            at
-        } else {
-            weights::spill(members, at, limit)
+    /// Each passes on what is too much for it; whoever is reached by nothing takes no flows.
+    fn spilled(&self, family: Family, members: &[Member]) -> Serving {
+        let passed_on = |m: &Member| {
+            let path = Path { uplink: m.id, family };
+            self.spilled.get(&path).copied().unwrap_or(0.0)
         };
-        Serving(members.get(next).map(|m| (m.id, m.weight)).into_iter().collect())
+        let parts: Vec<f64> = members.iter().map(passed_on).collect();
+        let ids: Vec<u8> = members.iter().map(|m| m.id).collect();
+        let shares = weights::cascade(&parts);
+        let reached: Vec<(u8, f64)> = ids.into_iter().zip(shares).filter(|(_, s)| *s > 0.0).collect();
+        let (ids, shares): (Vec<u8>, Vec<f64>) = reached.into_iter().unzip();
+        weights::scaled(&ids, &shares)
+    }
+
+    /// Every two seconds: what serves passes on more or less than before.
+    pub(super) fn spill(&mut self) {
+        let Some(limit) = self.settings.balance.spillover else {
+            return;
+        };
+        if self.now.saturating_sub(self.spilled_at) < STEP {
+            return;
+        }
+        self.spilled_at = self.now;
+        let paths: Vec<Path> = self.paths().filter(|p| self.serves(*p)).collect();
+        for path in paths {
+            let u = self.uplinks.iter().find(|u| u.id == path.uplink);
+            if let Some(usage) = u.map(|u| self.member(u, path.family).usage()) {
+                let part = self.spilled.entry(path).or_default();
+                *part = weights::spill(*part, usage, limit);
+            }
+        }
     }
 
     fn ramp(&self, path: Path) -> f64 {

@@ -6,14 +6,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
-use std::rc::Rc;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use uplink_common::Family;
 
+use super::kinds::Refused;
 use super::path::{Asker, Said, Word};
-use super::{Refused, random};
+use super::random;
 use crate::config::Target;
 
 const ECHO_REQUEST_V4: u8 = 8;
@@ -32,7 +32,7 @@ pub(super) struct Icmp {
     sequence: u16,
     /// By sequence number.
     open: BTreeMap<u16, Open>,
-    refused: Rc<Refused>,
+    refused: Refused,
 }
 
 /// A probe that an answer may come to.
@@ -49,7 +49,7 @@ impl Icmp {
         mark: u32,
         source: IpAddr,
         targets: &[Target],
-        refused: Rc<Refused>,
+        refused: Refused,
     ) -> io::Result<Self> {
         let socket = socket(family, mark, source)?;
         // SAFETY: the socket owns its descriptor and keeps it open and the same until dropped.

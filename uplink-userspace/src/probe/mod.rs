@@ -3,11 +3,17 @@
 //! A task per path carries out its [`schedule`]: rounds overlap, so that a slow answer never
 //! delays the next probe, and what comes late takes a loss back.
 
+mod dns;
+mod exec;
+mod http;
 mod icmp;
+mod kinds;
 mod path;
 mod schedule;
+mod tasks;
+mod tcp;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
@@ -22,13 +28,14 @@ use crate::config::{self, Config, Kind, Target};
 use crate::engine::{Event, Path};
 use crate::resolve::{Leg, Uplink};
 
+use kinds::Refused;
 use schedule::{Pace, Schedule};
 
 /// Probing, until it is dropped.
 #[derive(Debug)]
 pub struct Probers {
     wishes: BTreeMap<Path, Rc<Wishes>>,
-    refused: Rc<Refused>,
+    refused: Refused,
     _tasks: JoinSet<()>,
 }
 
@@ -40,16 +47,6 @@ struct Wishes {
     bell: Notify,
 }
 
-/// Replies that were none, by kind.
-#[derive(Debug, Default)]
-struct Refused(RefCell<BTreeMap<&'static str, u64>>);
-
-impl Refused {
-    fn note(&self, kind: &'static str) {
-        *self.0.borrow_mut().entry(kind).or_default() += 1;
-    }
-}
-
 impl Probers {
     /// Starts a prober for every path that has targets.
     ///
@@ -58,7 +55,7 @@ impl Probers {
     pub fn start(uplinks: &[Uplink], config: &Config, events: &mpsc::Sender<Event>) -> Result<Self> {
         let mut probers = Self {
             wishes: BTreeMap::new(),
-            refused: Rc::default(),
+            refused: Refused::default(),
             _tasks: JoinSet::new(),
         };
         for u in uplinks {
@@ -106,17 +103,15 @@ impl Probers {
         };
         match &probe.kind {
             Kind::Icmp => {
-                let asker = icmp::Icmp::new(
-                    path.family,
-                    u.mark,
-                    leg.source,
-                    &targets,
-                    Rc::clone(&self.refused),
-                )
-                .with_context(|| format!("probing by {} needs CAP_NET_RAW", u.name))?;
+                let asker = icmp::Icmp::new(path.family, u.mark, leg.source, &targets, self.refused.clone())
+                    .with_context(|| format!("probing by {} needs CAP_NET_RAW", u.name))?;
                 self._tasks.spawn_local(prober.run(asker));
             }
-            _ => anyhow::bail!("not yet"),
+            _ => {
+                let asker = tasks::Tasks::new(probe, u, leg, targets, self.refused.clone())
+                    .with_context(|| format!("probing by {}", u.name))?;
+                self._tasks.spawn_local(prober.run(asker));
+            }
         }
         self.wishes.insert(path, wishes);
         Ok(())
@@ -143,7 +138,7 @@ impl Probers {
     /// broken.
     #[must_use]
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
-        self.refused.0.borrow().clone()
+        self.refused.counts()
     }
 }
 

@@ -85,24 +85,36 @@ pub fn ramp(since: Duration, slow_start: Duration) -> f64 {
     ((step + 1.0) / f64::from(RAMP_STEPS)).min(1.0)
 }
 
-/// Which member takes the new flows, when the first ones are to be filled up to `limit` before
-/// the next is used. `current` does now. An earlier one is taken back when it is a tenth of its
-/// capacity below the limit.
+/// The next part of the flows that go on from a member to the next one: it grows while the
+/// member carries more than `limit` of its capacity and shrinks while it carries less, so that
+/// its usage stays there. 0 to [`MOST_SPILLED`].
 #[must_use]
-pub fn spill(members: &[Member], current: usize, limit: f64) -> usize {
-    const BACK: f64 = 0.1;
-    let room = |m: &Member| m.usage() < limit;
-    let roomy = |m: &Member| m.usage() < limit - BACK;
-    let earlier = members.iter().take(current).position(roomy);
-    let fallback = current.min(members.len().saturating_sub(1));
-    earlier.unwrap_or_else(|| {
-        let later = members.iter().enumerate().skip(fallback);
-        later
-            .into_iter()
-            .find(|(_, m)| room(m))
-            .map_or(fallback, |(i, _)| i)
-    })
+pub fn spill(before: f64, usage: f64, limit: f64) -> f64 {
+    let excess = usage - limit;
+    if excess.abs() < SPILL_BAND {
+        return before;
+    }
+    (before + excess).clamp(0.0, MOST_SPILLED)
 }
+
+/// The shares of members in their order, each passing on a part of what reaches it. The last
+/// one keeps the rest.
+#[must_use]
+pub fn cascade(passed_on: &[f64]) -> Vec<f64> {
+    let mut left = 1.0;
+    let last = passed_on.len().saturating_sub(1);
+    let take = |(at, part): (usize, &f64)| {
+        let keeps = if at == last { left } else { left * (1.0 - part) };
+        left -= keeps;
+        keeps
+    };
+    passed_on.iter().enumerate().map(take).collect()
+}
+
+/// Usage this near to the limit is at it.
+const SPILL_BAND: f64 = 0.05;
+/// Enough stays with a full member that its usage is still seen.
+const MOST_SPILLED: f64 = 0.95;
 
 #[cfg(test)]
 mod tests {
@@ -192,19 +204,41 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_filled_before_the_next_and_taken_back_with_room() {
-        let at = |a, b, current| spill(&[sized(100.0, a), sized(20.0, b), sized(5.0, 0.0)], current, 0.8);
-        assert_eq!(at(10.0, 0.0, 0), 0);
-        assert_eq!(at(80.0, 0.0, 0), 1);
-        assert_eq!(at(75.0, 0.0, 1), 1, "not yet a tenth below");
-        assert_eq!(at(69.0, 0.0, 1), 0);
-        assert_eq!(at(90.0, 17.0, 1), 2);
-        assert_eq!(at(90.0, 5.0, 2), 1);
-        let full = [sized(1.0, 1.0), sized(1.0, 1.0)];
-        assert_eq!(
-            (spill(&full, 0, 0.8), spill(&full, 1, 0.8), spill(&full, 9, 0.8)),
-            (0, 1, 1)
+    fn a_member_passes_on_what_is_too_much_and_takes_it_back() {
+        assert!(spill(0.0, 0.5, 0.8).abs() < 1e-9);
+        assert!((spill(0.0, 1.0, 0.8) - 0.2).abs() < 1e-9);
+        assert!(
+            (spill(0.4, 0.82, 0.8) - 0.4).abs() < 1e-9,
+            "at the limit nothing moves"
         );
+        assert!((spill(0.4, 0.6, 0.8) - 0.2).abs() < 1e-9);
+        assert!((spill(0.9, 2.0, 0.8) - MOST_SPILLED).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_passed_on_reaches_the_next_ones() {
+        let near = |a: Vec<f64>, b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9);
+        assert!(near(cascade(&[0.0, 0.0]), &[1.0, 0.0]));
+        assert!(near(cascade(&[0.2, 0.5, 0.9]), &[0.8, 0.1, 0.1]));
+        assert!(near(cascade(&[0.9]), &[1.0]), "a single one keeps everything");
+        assert!(cascade(&[]).is_empty());
+    }
+
+    /// A line on which flows last ten seconds: the share settles where usage is at the limit.
+    #[test]
+    fn constant_demand_ends_in_a_constant_share() {
+        let (mut passed, mut usage, mut moved) = (0.0, 0.0, 0.0f64);
+        for step in 0..300 {
+            let before = passed;
+            passed = spill(passed, usage, 0.8);
+            // A fifth of the flows ends within a step of two seconds.
+            usage += (1.6 * (1.0 - passed) - usage) / 5.0;
+            if step > 200 {
+                moved = moved.max((passed - before).abs());
+            }
+        }
+        assert!((usage - 0.8).abs() <= SPILL_BAND, "{usage}");
+        assert!(moved < 1e-9, "{moved}");
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 mod factors;
 
 pub use crate::rates::Rate;
-pub use factors::{Member, effective, ramp, spill};
+pub use factors::{Member, cascade, effective, ramp, spill};
 
 /// The uplinks that serve one family now, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
