@@ -97,10 +97,21 @@ fn named(config: &Config, value: u32) -> u32 {
 }
 
 /// From an address of this host. Where that is one uplink's, it says more than the mark: NAT gives the
-/// address that fits the route taken.
+/// address that fits the route taken. Without a mark it may be for a neighbour on the same wire, so
+/// that the gateway's MAC address decides.
 #[inline(always)]
 fn own(ctx: &TcContext, config: &Config, owner: u32, value: u32) -> u32 {
-    let uplink = if owner != 0 { owner } else { named(config, value) };
+    let uplink = if value == 0 {
+        match skb::station(ctx, &skb::linear(ctx), End::Receiver) {
+            Some(AMBIGUOUS) => owner,
+            Some(gateway) => gateway,
+            None => 0,
+        }
+    } else if owner != 0 {
+        owner
+    } else {
+        named(config, value)
+    };
     let there = UPLINKS
         .get(uplink)
         .is_some_and(|u| u.ifindex == skb::fields(ctx).ifindex);

@@ -23,6 +23,17 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 /// memory that other CPUs read.
 const PACE_NS: u64 = 10_000_000;
 
+/// A question this old is another one with the same ports: hosts give up before.
+const FORGOTTEN_NS: u64 = 100_000_000_000;
+
+/// Whether the same question is still open.
+#[inline(always)]
+fn is_open(opening: &Opening, uplink: u32) -> bool {
+    // SAFETY: no arguments, always callable.
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    opening.uplink == uplink && now_ns.saturating_sub(opening.sent_ns) < FORGOTTEN_NS
+}
+
 /// A packet leaves by an uplink.
 #[inline(always)]
 pub fn leave(ctx: &TcContext, packet: &Packet, uplink: u32) {
@@ -51,7 +62,7 @@ fn open(key: &FlowKey, uplink: u32, family: Family) {
         // SAFETY: valid during the program; reused for another opening at worst, whose round-trip
         // time is then not taken.
         let opening = unsafe { &mut *opening };
-        if opening.uplink == uplink {
+        if is_open(opening, uplink) {
             opening.more += 1;
             passive.retransmitted += 1;
             return;
@@ -76,7 +87,7 @@ fn query(key: &FlowKey, uplink: u32, family: Family) {
     if let Some(opening) = OPENINGS.get_ptr_mut(key) {
         // SAFETY: as in `open`; one query too many is noted at worst.
         let opening = unsafe { &mut *opening };
-        if opening.uplink == uplink {
+        if is_open(opening, uplink) {
             opening.more += 1;
             return;
         }
@@ -121,14 +132,18 @@ fn settle(packet: &Packet, family: Family) {
             opening.more = more - 1;
             return;
         }
-    } else {
-        passive.answered += 1;
-        // A reset may be the work of a firewall on the way.
-        if packet.sign == SYN_ACK && more == 0 {
-            sample(passive, now_ns().saturating_sub(sent_ns));
-        }
+        let _ = OPENINGS.remove(&*key);
+        return;
     }
-    let _ = OPENINGS.remove(&*key);
+    // Of two answers on two CPUs one closes it.
+    if OPENINGS.remove(&*key).is_err() {
+        return;
+    }
+    passive.answered += 1;
+    // A reset may be the work of a firewall on the way.
+    if packet.sign == SYN_ACK && more == 0 {
+        sample(passive, now_ns().saturating_sub(sent_ns));
+    }
 }
 
 /// Whether the path has room for another timestamp.

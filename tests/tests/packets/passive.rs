@@ -194,7 +194,8 @@ fn the_uplink_is_found_by_mark_host_mark_address_or_gateway() {
         for (what, frame, mark, counted) in [
             ("marked, behind NAT", ours.clone(), ONE, 1),
             ("a socket of this host", ours.clone(), host, 1),
-            ("this host's address, unmarked", ours, 0, 1),
+            ("an uplink's address, unmarked", sent_to(gateway, &ours), 0, 1),
+            ("an uplink's address, unmarked, to a neighbour", ours, 0, 0),
             (
                 "another mark than the address",
                 connection(1000).frame(),

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
-use aya::programs::{CgroupSockAddr, SchedClassifier};
+use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -218,15 +218,32 @@ impl Loaded {
     }
 }
 
-fn load_programs(ebpf: &mut Ebpf) -> Result<(), aya::programs::ProgramError> {
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
     for (_, program) in ebpf.programs_mut() {
         if let Ok(classifier) = <&mut SchedClassifier>::try_from(&mut *program) {
-            classifier.load()?;
+            again(|| classifier.load())?;
         } else {
-            <&mut CgroupSockAddr>::try_from(program)?.load()?;
+            let socket = <&mut CgroupSockAddr>::try_from(program)?;
+            again(|| socket.load())?;
         }
     }
     Ok(())
+}
+
+/// The verifier breaks off with EAGAIN when a signal is pending.
+fn again(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    const ATTEMPTS: u32 = 5;
+    let mut attempt = 1;
+    loop {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && attempt < ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Descriptors of our own for every map.
