@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -136,10 +137,29 @@ async fn what_it_leaves_behind_is_killed_and_reaped() {
     gone(pid_in(&file));
 }
 
+/// Ends with the test, passed or failed.
+struct Own(std::process::Child);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn quiet(program: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
 #[tokio::test]
 async fn children_of_the_daemon_itself_are_left_alone() {
-    let mut own = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    let mut own = Own(quiet("sleep").arg("1000").spawn().unwrap());
+    let mut dead = quiet("true").spawn().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pid");
     assert_eq!(
@@ -147,10 +167,8 @@ async fn children_of_the_daemon_itself_are_left_alone() {
         Reply::Answered
     );
     gone(pid_in(&file));
-    assert_eq!(own.try_wait().unwrap(), None, "still running");
+    assert_eq!(own.0.try_wait().unwrap(), None, "still running");
     assert!(dead.wait().expect("not reaped by others").success());
-    own.kill().unwrap();
-    own.wait().unwrap();
 }
 
 #[tokio::test]
