@@ -172,7 +172,7 @@ fn reply(socket: &Socket, family: Family, asked: &Asked, lies: &[(IpAddr, Lie)])
         .find(|(address, _)| *address == asked.to)
         .map(|(_, lie)| *lie);
     let from = match lie {
-        Some(Lie::Source) => servers(family)[1],
+        Some(Lie::Source) => other_than(asked.to),
         _ => asked.to,
     };
     for mut bytes in lie.map_or_else(|| vec![asked.message.clone()], |lie| lie.replies(&asked.message)) {
@@ -185,6 +185,13 @@ fn reply(socket: &Socket, family: Family, asked: &Asked, lies: &[(IpAddr, Lie)])
         }
         send(socket, &bytes, from, &asked.from);
     }
+}
+
+/// The other server.
+fn other_than(address: IpAddr) -> IpAddr {
+    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+    let [one, two] = servers(family);
+    if address == one { two } else { one }
 }
 
 /// RFC 1071.

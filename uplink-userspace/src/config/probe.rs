@@ -38,10 +38,10 @@ pub struct Probe {
 pub enum Kind {
     /// ICMP echo.
     Icmp,
-    /// A TCP connection, closed at once.
+    /// A TCP connection, closed at once; a refused one is no answer.
     Tcp,
-    /// A DNS query over UDP for the NS records of this name; any answer to it counts, but
-    /// SERVFAIL and REFUSED.
+    /// A DNS query over UDP for the NS records of this name; an answer counts, also that there
+    /// is no such name.
     Dns {
         /// The name, "." by default.
         name: String,

@@ -179,11 +179,17 @@ impl Engine {
         self.spilled_at = self.now;
         let paths: Vec<Path> = self.paths().filter(|p| self.serves(*p)).collect();
         for path in paths {
-            let u = self.uplinks.iter().find(|u| u.id == path.uplink);
-            if let Some(usage) = u.map(|u| self.member(u, path.family).usage()) {
-                let part = self.spilled.entry(path).or_default();
-                *part = weights::spill(*part, usage, limit);
-            }
+            let Some(at) = self.uplinks.iter().position(|u| u.id == path.uplink) else {
+                continue;
+            };
+            let size = |u: &Uplink| self.member(u, path.family).capacity.map_or(0.0, |c| c.down);
+            let behind = self.uplinks[at + 1..].iter();
+            let behind = behind.filter(|u| u.tier == self.uplinks[at].tier && self.carries(u, path.family));
+            let later: f64 = behind.map(size).sum();
+            let most = later / (later + size(&self.uplinks[at])).max(1.0);
+            let usage = self.member(&self.uplinks[at], path.family).usage();
+            let part = self.spilled.entry(path).or_default();
+            *part = weights::spill(*part, usage, limit, most);
         }
     }
 

@@ -85,16 +85,17 @@ pub fn ramp(since: Duration, slow_start: Duration) -> f64 {
     ((step + 1.0) / f64::from(RAMP_STEPS)).min(1.0)
 }
 
-/// The next part of the flows that go on from a member to the next one: it grows while the
+/// The next part of the flows that go on from a member to the next ones: it grows while the
 /// member carries more than `limit` of its capacity and shrinks while it carries less, so that
-/// its usage stays there. 0 to [`MOST_SPILLED`].
+/// its usage stays there. 0 to `most`, the others' part of the capacity: more would leave the
+/// member empty when what it carries now ends.
 #[must_use]
-pub fn spill(before: f64, usage: f64, limit: f64) -> f64 {
+pub fn spill(before: f64, usage: f64, limit: f64, most: f64) -> f64 {
     let excess = usage - limit;
     if excess.abs() < SPILL_BAND {
         return before;
     }
-    (before + excess).clamp(0.0, MOST_SPILLED)
+    (before + excess).clamp(0.0, most)
 }
 
 /// The shares of members in their order, each passing on a part of what reaches it. The last
@@ -113,8 +114,6 @@ pub fn cascade(passed_on: &[f64]) -> Vec<f64> {
 
 /// Usage this near to the limit is at it.
 const SPILL_BAND: f64 = 0.05;
-/// Enough stays with a full member that its usage is still seen.
-const MOST_SPILLED: f64 = 0.95;
 
 #[cfg(test)]
 mod tests {
@@ -205,14 +204,10 @@ mod tests {
 
     #[test]
     fn a_member_passes_on_what_is_too_much_and_takes_it_back() {
-        assert!(spill(0.0, 0.5, 0.8).abs() < 1e-9);
-        assert!((spill(0.0, 1.0, 0.8) - 0.2).abs() < 1e-9);
-        assert!(
-            (spill(0.4, 0.82, 0.8) - 0.4).abs() < 1e-9,
-            "at the limit nothing moves"
-        );
-        assert!((spill(0.4, 0.6, 0.8) - 0.2).abs() < 1e-9);
-        assert!((spill(0.9, 2.0, 0.8) - MOST_SPILLED).abs() < 1e-9);
+        let near = |before, usage, to: f64| (spill(before, usage, 0.8, 0.5) - to).abs() < 1e-9;
+        assert!(near(0.0, 0.5, 0.0) && near(0.0, 1.0, 0.2));
+        assert!(near(0.4, 0.82, 0.4), "at the limit nothing moves");
+        assert!(near(0.4, 0.6, 0.2) && near(0.4, 2.0, 0.5));
     }
 
     #[test]
@@ -230,7 +225,7 @@ mod tests {
         let (mut passed, mut usage, mut moved) = (0.0, 0.0, 0.0f64);
         for step in 0..300 {
             let before = passed;
-            passed = spill(passed, usage, 0.8);
+            passed = spill(passed, usage, 0.8, 0.9);
             // A fifth of the flows ends within a step of two seconds.
             usage += (1.6 * (1.0 - passed) - usage) / 5.0;
             if step > 200 {

@@ -95,11 +95,14 @@ fn spillover_fills_the_first_and_retires_nobody() {
     }
     let publishes = |c: &Command| matches!(c, Command::Publish(s) if s.voided.is_empty());
     assert!(
-        commands.iter().all(publishes) && (2..=3).contains(&commands.len()),
+        commands.iter().all(publishes) && (1..=3).contains(&commands.len()),
         "{commands:?}"
     );
     let spilled = e.selection().v4.share(2);
-    assert!((0.35..0.65).contains(&spilled), "a fifth in each step: {spilled}");
+    assert!(
+        (0.15..0.2).contains(&spilled),
+        "no more than its part of the capacity: {spilled}"
+    );
     carry(&mut e, [80.0, 15.0]);
     assert_eq!(run(&mut e, [10, 10]), 0, "at its limit nothing moves");
     carry(&mut e, [20.0, 5.0]);

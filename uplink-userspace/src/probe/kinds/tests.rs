@@ -73,11 +73,11 @@ async fn an_accepted_connection_is_an_answer_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_an_answer() {
+async fn a_refused_connection_is_no_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    assert_eq!(tcp(address, LONG).await, Reply::Answered);
+    assert_eq!(tcp(address, LONG).await, Reply::Lost);
 }
 
 #[tokio::test]
