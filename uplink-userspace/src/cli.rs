@@ -99,7 +99,7 @@ fn run(cli: &Cli) -> Result<()> {
         .enable_all()
         .build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
+    let done = local.block_on(&runtime, async {
         match &cli.command {
             Command::Run => daemon::run(options).await,
             Command::Check { plan } => inspect::check(&config::load(&options.config)?, *plan).await,
@@ -112,7 +112,11 @@ fn run(cli: &Cli) -> Result<()> {
             Command::Reload => show::reload(options).await,
             Command::Down => daemon::down(options).await,
         }
-    })
+    });
+    drop(local);
+    // A probe's program on a dead file server may hang in its start.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
 }
 
 fn report(error: &anyhow::Error) -> ExitCode {

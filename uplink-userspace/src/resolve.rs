@@ -19,7 +19,7 @@ use crate::host::{Host, Interface};
 
 use legs::Hop;
 
-pub use follow::{Followed, Unusable, follow};
+pub use follow::{Followed, Unusable, follow, keep};
 pub use warnings::warnings;
 
 /// An uplink with everything the kernel needs to know.

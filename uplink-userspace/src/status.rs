@@ -31,6 +31,10 @@ pub struct Status {
     pub policies: Vec<serde_json::Value>,
     /// Packets by outcome of the packet path.
     pub packets: BTreeMap<String, u64>,
+    /// Replies that no probe had waited for, by kind: forged, broken, or of a server that answers
+    /// something else. They count as nothing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub refused: BTreeMap<String, u64>,
     /// What others changed and we put right, by kind, since the start.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub repairs: BTreeMap<String, Repair>,
@@ -314,6 +318,17 @@ pub fn table(status: &Status) -> String {
     let mut text = format!("{table}\n");
     for u in status.uplinks.iter().filter(|u| !u.reason.is_empty()) {
         text += &format!("{}: {}\n", u.name, u.reason);
+    }
+    for u in &status.uplinks {
+        if let Some(quota) = &u.quota {
+            text += &format!("{}: {quota}\n", u.name);
+        }
+        if let Some(seen) = &u.measured {
+            text += &format!(
+                "{}: has carried up to down = \"{}\", up = \"{}\"\n",
+                u.name, seen.down, seen.up
+            );
+        }
     }
     for (kind, r) in &status.repairs {
         let times = if r.count == 1 {

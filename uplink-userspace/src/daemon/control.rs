@@ -55,7 +55,7 @@ impl Daemon {
             reply,
         } = request;
         match &*method {
-            api::STATUS => self.answer_status(parameters, reply),
+            api::STATUS => self.answer_status(parameters, from, reply),
             api::FLOWS => self.answer_flows(parameters, more, reply),
             api::DRAIN => reply.finish(self.drain(parameters).await),
             api::ENABLE => reply.finish(self.enable(parameters).await),
@@ -64,13 +64,15 @@ impl Daemon {
         }
     }
 
-    fn answer_status(&self, parameters: Value, reply: Reply) {
+    fn answer_status(&self, parameters: Value, from: &Sources, reply: Reply) {
         let status = read::<Nothing>(parameters)
             .and_then(|Nothing {}| Ok((self.status().map_err(failed)?, self.pins().map_err(failed)?)));
-        let (status, uplinks) = match status {
+        let (mut status, uplinks) = match status {
             Ok(status) => status,
             Err(e) => return reply.finish(Err(e)),
         };
+        let refused = from.probers.refused().into_iter();
+        status.refused = refused.map(|(kind, n)| (kind.to_owned(), n)).collect();
         let ids: Vec<u8> = self.engine.uplinks().iter().map(|u| u.id).collect();
         let pin = self.options.bpffs.join(maps::FLOWS);
         // Counting pins reads the whole flow table: not on the thread that steers.
@@ -214,7 +216,10 @@ impl Daemon {
                 passive_rtt_ms: self.passive_rtt_ms(u),
                 ..status::uplink(&self.engine, u)
             };
-            self.measured.describe(u, &mut described);
+            let mut configured = self.config.uplinks.iter();
+            let configured = configured.find(|c| c.name.value == u.name).map(|c| c.capacity);
+            let sized = configured.is_some_and(|c| c.down.is_some() && c.up.is_some());
+            self.measured.describe(u, sized, &mut described);
             uplinks.push(described);
         }
         let counters = self.maps.counters()?;
@@ -229,6 +234,7 @@ impl Daemon {
                 .into_iter()
                 .map(|(r, n)| (r.name().to_owned(), n))
                 .collect(),
+            refused: std::collections::BTreeMap::new(),
             repairs: self.repairs.to_status(),
             warnings: self.warnings(),
         })

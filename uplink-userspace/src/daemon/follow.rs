@@ -32,12 +32,17 @@ impl Daemon {
         let uplinks = followed.uplinks.clone();
         self.followed = followed;
         if uplinks != self.engine.uplinks() {
+            let ports = start::ports(&self.config, &self.host, &uplinks);
             let commands = self.engine.readdress(uplinks);
+            // A family that joins may change sysctls.
+            let (options, hook) = (&self.options, self.loaded.hook);
+            start::remember(options, &self.config, &self.engine, &ports, hook)?;
             self.carry_out(commands).await;
             let uplinks: Vec<String> = self.engine.uplinks().iter().map(described).collect();
             self.note(Kind::Addresses, &uplinks.join("; "));
             (from.probers, from.probes) = self.probers()?;
         }
+        self.tell_outages().await;
         self.follow_ports()
     }
 

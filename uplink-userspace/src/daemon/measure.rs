@@ -68,12 +68,12 @@ impl Measured {
             .set(quotas.filter_map(|u| Some((u.name.value.clone(), u.quota?))));
     }
 
-    /// What `status` shows of it.
-    pub(super) fn describe(&self, u: &Uplink, of: &mut status::Uplink) {
+    /// What `status` shows of it. `sized`: the configuration says what the uplink can carry.
+    pub(super) fn describe(&self, u: &Uplink, sized: bool, of: &mut status::Uplink) {
         let rate = self.rates.of(u.id).unwrap_or_default();
         (of.rx_bps, of.tx_bps) = (rate.down as u64, rate.up as u64);
         of.quota = self.quotas.text(&u.name);
-        let seen = self.rates.capacity(u.id);
+        let seen = self.rates.capacity(u.id).filter(|_| !sized);
         of.measured = seen.map(|seen| Seen {
             down: rates::suggestion(seen.down),
             up: rates::suggestion(seen.up),

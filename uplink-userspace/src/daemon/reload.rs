@@ -26,6 +26,7 @@ impl Daemon {
             .map(|u| (u.name.clone(), u.id))
             .collect();
         let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
+        let uplinks = resolve::keep(&config, uplinks, self.engine.uplinks());
         let mut engine = Engine::new(
             uplinks,
             Settings::of(&config),

@@ -5,7 +5,7 @@ use std::fmt;
 use uplink_common::Family;
 
 use super::{Place, Uplink, family_name, legs};
-use crate::config::Config;
+use crate::config::{Config, Gateway, NextHop};
 use crate::host::{Host, Interface};
 
 /// The uplinks as the host allows them now.
@@ -27,6 +27,32 @@ pub struct Unusable {
     pub family: Family,
     /// Why, for people.
     pub reason: String,
+}
+
+/// A new configuration on a host that lacks an `auto` leg for the moment: it keeps the leg that the
+/// running daemon has for the uplink of that name and interface.
+#[must_use]
+pub fn keep(config: &Config, mut uplinks: Vec<Uplink>, running: &[Uplink]) -> Vec<Uplink> {
+    for u in &mut uplinks {
+        let same = |old: &&Uplink| (&old.name, &old.interface) == (&u.name, &u.interface);
+        let (Some(old), Some(configured)) = (
+            running.iter().find(same),
+            config.uplinks.iter().find(|c| c.name.value == u.name),
+        ) else {
+            continue;
+        };
+        let is_auto = |g: &Option<Gateway>| g.as_ref().is_some_and(|g| g.address.value == NextHop::Auto);
+        if is_auto(&configured.v4) {
+            u.v4 = u.v4.or(old.v4);
+        }
+        if is_auto(&configured.v6) {
+            u.v6 = u.v6.or(old.v6);
+        }
+        if u.ifindex == 0 {
+            u.ifindex = old.ifindex;
+        }
+    }
+    uplinks
 }
 
 impl Followed {

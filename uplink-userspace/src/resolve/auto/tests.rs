@@ -125,6 +125,23 @@ fn both_families_follow_the_default_routes_of_their_interface() {
 }
 
 #[test]
+fn a_reload_while_the_route_is_away_keeps_the_leg_of_the_running_daemon() {
+    let running = found(FILE, &with(&[route("192.168.1.1", 100), route("fe80::1", 1024)]));
+    let now = found(FILE, &with(&[]));
+    assert!(now.uplinks[0].v4.is_none() && now.uplinks[0].v6.is_none());
+    let config = super::super::tests::config(FILE);
+    let kept = super::super::keep(&config, now.uplinks.clone(), &running.uplinks);
+    assert_eq!(kept, running.uplinks);
+    let fixed = FILE.replacen("gateway = \"auto\"", "gateway = \"192.168.1.1\"", 1);
+    let config = super::super::tests::config(&fixed);
+    let kept = super::super::keep(&config, now.uplinks, &running.uplinks);
+    assert!(
+        kept[0].v4.is_none() && kept[0].v6.is_some(),
+        "a fixed gateway is found or not"
+    );
+}
+
+#[test]
 fn the_lowest_metric_wins_then_the_routers_preference() {
     let gateway = |routes: &[DefaultRoute], family| {
         let found = found(FILE, &with(routes));
