@@ -177,7 +177,12 @@ impl Daemon {
         self.weigh().await;
         loop {
             tokio::select! {
-                Some(event) = from.probes.recv() => self.handle(event).await,
+                Some(event) = from.probes.recv() => {
+                    self.handle(event).await;
+                    for path in self.engine.witnesses() {
+                        from.probers.suspect(path);
+                    }
+                }
                 Some(event) = from.network.recv() => {
                     if self.heard(event, &from.probers).await {
                         settled = settled.or(Some(Instant::now() + SETTLE));

@@ -41,6 +41,8 @@ pub enum Event {
         target: u8,
         /// Round of the probe.
         round: u64,
+        /// How long ago it was sent.
+        waited: Duration,
     },
     /// Somebody wants this uplink, by id, to take no new flows. Nothing happens where
     /// [`Engine::may_drain`] says no.
@@ -347,8 +349,14 @@ impl Engine {
                 }
                 (flip(path, to), false)
             }
-            Event::Lost { path, target, round } => {
-                let to = self.judge(path, |h| h.lose(now, target, round));
+            Event::Lost {
+                path,
+                target,
+                round,
+                waited,
+            } => {
+                let sent = now.saturating_sub(waited);
+                let to = self.judge(path, |h| h.lose(now, target, round, sent));
                 if self.health(path).is_some_and(|h| h.lost_by(target) <= 2) {
                     self.leave_out_dead_targets(path.family);
                 }

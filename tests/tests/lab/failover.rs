@@ -60,7 +60,8 @@ pub fn then_recovery() -> Result<()> {
     lab.heal(Isp::One)?;
     let up = daemon.await_state(Isp::One, "up", Duration::from_secs(30))?;
     println!("    up again {up:?} after healing");
-    pause(0.5);
+    // Its weight grows for five seconds.
+    pause(6.0);
     expect_share("after recovery", &udp_flows(&lab, 2_000, Family::V4)?, 75.0, 4.0)?;
     expect_unharmed("the stream begun meanwhile", &stream.stop()?, Isp::Two)?;
     daemon.stop()

@@ -180,6 +180,8 @@ impl Daemon {
         if let Err(e) = self.set_addresses() {
             tracing::error!("the gateway's MAC address is not known to the program: {e:#}");
         }
+        // It may be another gateway's, too.
+        self.look_for_shadows();
     }
 }
 

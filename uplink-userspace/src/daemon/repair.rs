@@ -226,7 +226,7 @@ impl Daemon {
     }
 
     /// What stands in front of our rules, and gateways that cannot be told apart.
-    fn look_for_shadows(&mut self) {
+    pub(super) fn look_for_shadows(&mut self) {
         let found = shadow::shadowing(&self.host, self.engine.uplinks(), &self.config.kernel);
         let shared = crate::stations::stations(&self.host, self.engine.uplinks()).shared;
         let shared = shared.into_iter().map(|(a, b)| shared_mac(&a, &b));

@@ -87,14 +87,44 @@ impl Engine {
         if carries().next().is_none() {
             return Some(Serving::default());
         }
-        if carries().any(|u| !drained(u) && answers(u)) {
+        if carries().any(|u| !drained(u) && answers(u) && self.is_witness(path(u))) {
             return self.best(family, |u| !drained(u) && usable(u));
         }
-        // A lost probe is not yet a reason to go against the wish.
-        if carries().any(|u| !drained(u) && usable(u)) || !carries().any(|u| drained(u) && answers(u)) {
+        // A lost probe is not yet a reason to go against the wish, nor is silence of all.
+        if carries().any(|u| !drained(u) && answers(u))
+            || carries().any(|u| !drained(u) && usable(u))
+            || !carries().any(|u| drained(u) && answers(u))
+        {
             return None;
         }
         self.best(family, |u| drained(u) && usable(u))
+    }
+
+    /// Since when the dead that are still in use have been silent; outages speak for themselves.
+    fn silence(&self, family: Family) -> Option<Duration> {
+        let in_use = |p: &Path| p.family == family && (self.serves(*p) || self.holders.contains(p));
+        let dead = self.paths().filter(in_use).filter_map(|p| self.judged(p));
+        let dead = dead.filter(|h| h.verdict() == Verdict::Down && h.outage().is_none());
+        dead.filter_map(crate::health::Health::silent_since).max()
+    }
+
+    /// Whether a path is known to have outlived those that are silent: it has answered since, or
+    /// was never heard at all, which is the start.
+    fn is_witness(&self, path: Path) -> bool {
+        let heard = self.judged(path).and_then(crate::health::Health::heard);
+        match (heard, self.silence(path.family)) {
+            (Some(heard), Some(since)) => heard >= since,
+            _ => true,
+        }
+    }
+
+    /// The paths that should be asked at once: somebody is dead, and that others live is old
+    /// knowledge. Uplinks that fail together are found out so.
+    #[must_use]
+    pub fn witnesses(&self) -> Vec<Path> {
+        let lives = |p: &Path| self.verdict(*p) != Verdict::Down && !self.failing(*p);
+        let stale = |p: &Path| self.is_in_use(p.uplink) && lives(p) && !self.is_witness(*p);
+        self.paths().filter(stale).collect()
     }
 
     /// Who serves before anybody has answered.

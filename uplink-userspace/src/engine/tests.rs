@@ -8,6 +8,9 @@ mod damped;
 mod shares;
 mod week;
 
+/// Losses that are told so late leave no doubt that others have been heard since.
+const WAITED: Duration = Duration::from_secs(1000);
+
 /// One target each, IPv4, without any waiting.
 pub(super) fn individual() -> Individual {
     let health = |targets| health::Settings {
@@ -90,6 +93,7 @@ fn lose(e: &mut Engine, id: u8, rounds: std::ops::Range<u64>) -> Vec<Command> {
                 path: path(id),
                 target: 0,
                 round,
+                waited: WAITED,
             })
         })
         .collect()
@@ -419,6 +423,7 @@ fn happen(e: &mut Engine, id: u8, what: Happening, round: u64) -> Vec<Command> {
             target: 0,
             path: path(id),
             round,
+            waited: WAITED,
         },
         Happening::Drain => Event::Drain(id),
         Happening::Enable => Event::Enable(id),
@@ -526,7 +531,7 @@ proptest! {
         let mut e = engine();
         for (round, (id, ok)) in events.into_iter().enumerate() {
             let round = round as u64;
-            e.on(if ok { answered(id, round) } else { Event::Lost { path: path(id), target: 0, round } });
+            e.on(if ok { answered(id, round) } else { Event::Lost { path: path(id), target: 0, round, waited: WAITED } });
             let serving = &e.selection().v4.0;
             prop_assert!(!serving.is_empty());
             let dead = |id: &u8| e.verdict(path(*id)) == Verdict::Down;

@@ -87,6 +87,10 @@ pub struct Health {
     rtt: Option<Rtt>,
     /// Too much loss, too high a round-trip time, too much jitter.
     worse: Worse,
+    /// When it was last heard of.
+    heard: Option<Duration>,
+    /// When the first of the bad rounds in a row was sent.
+    silent_since: Option<Duration>,
     /// No round was bad since.
     good_since: Option<Duration>,
     /// It was not worse than it should since.
@@ -123,6 +127,8 @@ impl Health {
             window: loss::Window::default(),
             rtt: None,
             worse: Worse::default(),
+            heard: None,
+            silent_since: None,
             good_since: None,
             fine_since: None,
             flips: Flips::default(),
@@ -151,6 +157,19 @@ impl Health {
     #[must_use]
     pub fn failing(&self) -> bool {
         self.rounds.lost() > 0 || self.outage.is_some()
+    }
+
+    /// When an answer last came, if any.
+    #[must_use]
+    pub fn heard(&self) -> Option<Duration> {
+        self.heard
+    }
+
+    /// When the first of the probes was sent that nobody has answered since, by rounds; nothing
+    /// where the last round was good.
+    #[must_use]
+    pub fn silent_since(&self) -> Option<Duration> {
+        self.silent_since
     }
 
     /// Whether more probes than usual would tell something sooner.
@@ -243,6 +262,10 @@ impl Health {
             self.window.record(false);
             self.detector.record(now, target, false);
         }
+        self.heard = Some(now);
+        if self.rounds.lost() == 0 {
+            self.silent_since = None;
+        }
         if self.rounds.lost() == 0 && self.outage.is_none() {
             self.good_since.get_or_insert(now);
         }
@@ -251,7 +274,8 @@ impl Health {
     }
 
     /// A probe was lost. Returns the new verdict if it flipped.
-    pub fn lose(&mut self, now: Duration, target: u8, round: u64) -> Option<Verdict> {
+    /// `sent` tells when it had been sent.
+    pub fn lose(&mut self, now: Duration, target: u8, round: u64, sent: Duration) -> Option<Verdict> {
         let jury = self.jury();
         if self.rounds.take(round, target, Said::Lost, jury) == Taken::Not {
             return None;
@@ -264,6 +288,7 @@ impl Health {
         }
         if self.rounds.lost() > 0 {
             self.good_since = None;
+            self.silent_since = Some(self.silent_since.map_or(sent, |since| since.min(sent)));
         }
         self.measure(now);
         self.judge(now)

@@ -27,7 +27,7 @@ fn answer(h: &mut Health, round: u64) -> Option<Verdict> {
 }
 
 fn lose(h: &mut Health, round: u64) -> Option<Verdict> {
-    h.lose(at(round), 0, round)
+    h.lose(at(round), 0, round, at(round))
 }
 
 /// Up, and down again from round 2 on.
@@ -92,7 +92,7 @@ fn a_third_flip_within_a_minute_waits_unless_it_is_a_death() {
 fn one_dead_target_of_two_condemns_nobody() {
     let mut h = health(2);
     for round in 1..=50 {
-        h.lose(at(round), 0, round);
+        h.lose(at(round), 0, round, at(round));
         h.answer(at(round), 1, round, MS);
     }
     assert_eq!(h.verdict(), Verdict::Up);
@@ -111,7 +111,7 @@ fn what_a_dead_target_says_does_not_count() {
     );
     strict.set_dead(1);
     for round in 1..=50 {
-        strict.lose(at(round), 0, round);
+        strict.lose(at(round), 0, round, at(round));
         strict.answer(at(round), 1, round, MS);
     }
     assert_eq!((strict.verdict(), strict.loss()), (Verdict::Up, 0.0));
@@ -191,7 +191,7 @@ fn loss_between_death_and_luck_degrades_and_its_end_heals() {
         for target in 0..2 {
             let lost = (20..140).contains(&round) && (2 * round + u64::from(target)) % 3 == 0;
             flips.extend(match lost {
-                true => h.lose(at(round), target, round),
+                true => h.lose(at(round), target, round, at(round)),
                 false => h.answer(at(round), target, round, MS),
             });
         }

@@ -117,8 +117,13 @@ impl Prober {
                 })
             }
             Said::Refused => {
-                let news = self.schedule.refused(now, round, target);
-                news.then_some(Event::Lost { path, target, round })
+                let waited = self.schedule.refused(now, round, target)?;
+                Some(Event::Lost {
+                    path,
+                    target,
+                    round,
+                    waited,
+                })
             }
             Said::Skipped => {
                 self.schedule.skip(round, target);
@@ -130,7 +135,12 @@ impl Prober {
     fn give_up(&mut self, now: Duration) -> Vec<Event> {
         let path = self.path;
         let lost = self.schedule.expired(now).into_iter();
-        lost.map(|(round, target)| Event::Lost { path, target, round })
-            .collect()
+        let lost = lost.map(|(round, target, waited)| Event::Lost {
+            path,
+            target,
+            round,
+            waited,
+        });
+        lost.collect()
     }
 }

@@ -235,18 +235,18 @@ impl Schedule {
         Some(rtt)
     }
 
-    /// The network says that a probe cannot arrive. Returns whether that is news.
-    pub(super) fn refused(&mut self, now: Duration, id: u64, target: u8) -> bool {
+    /// The network says that a probe cannot arrive. Returns, where that is news, how long ago it was
+    /// sent.
+    pub(super) fn refused(&mut self, now: Duration, id: u64, target: u8) -> Option<Duration> {
         let (bit, all) = (1 << target, self.all());
-        let Some(round) = self.rounds.iter_mut().find(|r| r.id == id) else {
-            return false;
-        };
+        let round = self.rounds.iter_mut().find(|r| r.id == id)?;
         let news = (round.answered | round.lost) & bit == 0;
         round.lost |= bit;
+        let waited = now.saturating_sub(round.sent);
         if round.lost == all && self.silence.is_some() {
             self.suspicion.get_or_insert(now);
         }
-        news
+        news.then_some(waited)
     }
 
     /// Neither answered nor lost: the probe was never made.
@@ -256,8 +256,8 @@ impl Schedule {
         }
     }
 
-    /// The probes that are given up now, by round and target.
-    pub(super) fn expired(&mut self, now: Duration) -> Vec<(u64, u8)> {
+    /// The probes that are given up now: round, target, and how long ago they were sent.
+    pub(super) fn expired(&mut self, now: Duration) -> Vec<(u64, u8, Duration)> {
         let all = self.all();
         let mut expired = Vec::new();
         for at in 0..self.rounds.len() {
@@ -267,7 +267,7 @@ impl Schedule {
                 continue;
             }
             let targets = (0..self.pace.targets).filter(|t| missing & (1 << t) != 0);
-            expired.extend(targets.map(|t| (round.id, t)));
+            expired.extend(targets.map(|t| (round.id, t, now.saturating_sub(round.sent))));
             self.rounds[at].lost |= missing;
         }
         if self.limit().is_some_and(|limit| now >= limit) && self.lost_in_silence() >= self.pace.fall {

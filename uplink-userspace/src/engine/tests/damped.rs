@@ -32,6 +32,7 @@ fn round(e: &mut Engine, round: u64, lives: impl Fn(u8) -> bool) -> bool {
                 path: path(id),
                 target: 0,
                 round,
+                waited: WAITED,
             },
         };
         e.handle(now, event);

@@ -207,6 +207,46 @@ fn an_outage_of_all_at_once_throws_nobody_out() {
     assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
 }
 
+/// Both answered, and then three probes of the first were lost within their patience.
+fn silent_first() -> Engine {
+    let ms = Duration::from_millis;
+    let mut e = engine();
+    e.handle(ms(500), answered(2, 0));
+    e.handle(ms(600), answered(1, 0));
+    for (round, waited) in [(1, 750), (2, 700), (3, 650)] {
+        let (path, target, waited) = (path(1), 0, ms(waited));
+        e.handle(
+            ms(1450),
+            Event::Lost {
+                path,
+                target,
+                round,
+                waited,
+            },
+        );
+    }
+    e
+}
+
+#[test]
+fn whoever_was_heard_before_the_silence_is_asked_before_anybody_is_thrown_out() {
+    let mut e = silent_first();
+    assert_eq!(e.verdict(path(1)), Verdict::Down);
+    assert_eq!(e.selection().v4, Serving(vec![(1, 3), (2, 1)]));
+    assert_eq!(e.witnesses(), [path(2)]);
+    let commands = e.on(answered(2, 1));
+    assert!(matches!(&commands[..], [Command::Publish(_), Command::Abandon(p)] if *p == path(1)));
+    assert!(e.witnesses().is_empty());
+
+    let mut e = silent_first();
+    lose(&mut e, 2, 1..4);
+    assert_eq!(
+        e.selection().v4,
+        Serving(vec![(1, 3), (2, 1)]),
+        "they failed together"
+    );
+}
+
 /// Two targets, both must answer.
 fn strict() -> Engine {
     let mut settings = settings();
@@ -240,6 +280,7 @@ fn a_target_that_answers_nobody_condemns_nobody_and_is_named() {
                     path,
                     target: 1,
                     round,
+                    waited: WAITED,
                 },
             });
         }
@@ -261,6 +302,7 @@ fn a_target_that_answers_nobody_condemns_nobody_and_is_named() {
             path: path(1),
             target: 1,
             round,
+            waited: WAITED,
         });
         e.on(answered(1, round));
     }
@@ -282,6 +324,7 @@ fn a_target_that_only_one_uplink_asks_tells_of_that_uplink() {
             path: path(1),
             target: 1,
             round,
+            waited: WAITED,
         });
     }
     assert_eq!(e.verdict(path(1)), Verdict::Down);

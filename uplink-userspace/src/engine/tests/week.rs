@@ -118,9 +118,15 @@ impl Week {
             let lost = self.lines[usize::from(id) - 1].loses(&mut self.dice, passed / 2);
             let (path, rtt) = (path(id), Duration::from_millis(20));
             match lost {
-                true => self
-                    .waiting
-                    .push_back((self.now + PATIENCE, Event::Lost { path, target, round })),
+                true => self.waiting.push_back((
+                    self.now + PATIENCE,
+                    Event::Lost {
+                        path,
+                        target,
+                        round,
+                        waited: WAITED,
+                    },
+                )),
                 false => self.tell(Event::Answered {
                     path,
                     target,

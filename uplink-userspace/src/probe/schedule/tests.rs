@@ -69,9 +69,8 @@ impl<F: Fn(Duration, u8) -> bool> Line<F> {
         for (_, id, target) in due {
             self.answered += usize::from(self.schedule.answered(now, id, target).is_some());
         }
-        for (id, _) in self.schedule.expired(now) {
-            let sent = self.schedule.rounds.iter().find(|r| r.id == id).unwrap().sent;
-            self.lost.push((now, sent));
+        for (_, _, waited) in self.schedule.expired(now) {
+            self.lost.push((now, now - waited));
         }
         let dice = self.roll();
         if let Some(id) = self.schedule.due(now, dice) {
@@ -221,7 +220,7 @@ fn a_sampling_is_quick_for_a_second() {
 fn late_replies_and_duplicates() {
     let mut s = Schedule::new(pace(500, 1), 0, Duration::ZERO);
     let id = s.due(Duration::ZERO, 0.5).unwrap();
-    assert_eq!(s.expired(1_000 * MS), [(id, 0)]);
+    assert_eq!(s.expired(1_000 * MS), [(id, 0, 1_000 * MS)]);
     assert_eq!(s.answered(1_200 * MS, id, 0), Some(1_200 * MS));
     assert_eq!(s.answered(1_300 * MS, id, 0), None);
     assert_eq!(s.answered(1_300 * MS, id + 1, 0), None, "a reply from the future");
@@ -237,7 +236,8 @@ fn the_network_may_refuse_and_then_it_is_quick() {
         line.step();
     }
     let id = line.schedule.next_id;
-    assert!(line.schedule.refused(line.now, id, 0) && !line.schedule.refused(line.now, id, 0));
+    assert_eq!(line.schedule.refused(line.now, id, 0), Some(Duration::ZERO));
+    assert_eq!(line.schedule.refused(line.now, id, 0), None);
     assert!(line.schedule.next(line.now) <= line.now + 50 * MS);
 }
 
@@ -247,7 +247,7 @@ fn our_own_lateness_is_nobodys_loss() {
     let id = s.due(Duration::ZERO, 0.5).unwrap();
     s.forgive(1_400 * MS, 400 * MS);
     assert!(s.expired(1_700 * MS).is_empty());
-    assert_eq!(s.expired(1_800 * MS), [(id, 0)]);
+    assert_eq!(s.expired(1_800 * MS), [(id, 0, 1_800 * MS)]);
 }
 
 proptest! {
