@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use uplink_common::Family;
 
@@ -51,14 +51,16 @@ impl Icmp {
         targets: &[Target],
         refused: Refused,
     ) -> io::Result<Self> {
+        let id = u16::from_ne_bytes(random()?);
         let socket = socket(family, mark, source)?;
+        socket.attach_filter(&only(family, id))?;
         // SAFETY: the socket owns its descriptor and keeps it open and the same until dropped.
         let socket = unsafe { AsyncFd::register(socket) }?;
         Ok(Self {
             family,
             socket,
             targets: targets.iter().map(|t| t.address).collect(),
-            id: u16::from_ne_bytes(random()?),
+            id,
             sequence: 0,
             open: BTreeMap::new(),
             refused,
@@ -166,6 +168,31 @@ impl Asker for Icmp {
 struct Answer {
     from: IpAddr,
     bytes: Vec<u8>,
+}
+
+/// A filter that passes packets with this identifier: every raw socket gets every ICMP packet, and
+/// with many uplinks most are other probers'. What passes by chance is read and refused.
+fn only(family: Family, id: u16) -> Vec<SockFilter> {
+    fn step(code: u16, jf: u8, k: u32) -> SockFilter {
+        SockFilter::new(code, 0, jf, k)
+    }
+    // Classic BPF (linux/filter.h): X = length of the IPv4 header; the half word at X + 4.
+    const HEADER_LENGTH: u16 = 0xb1;
+    const HALF_BEHIND_X: u16 = 0x48;
+    const HALF: u16 = 0x28;
+    const EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let read = match family {
+        // A raw IPv4 socket sees the IP header, too.
+        Family::V4 => vec![step(HEADER_LENGTH, 0, 0), step(HALF_BEHIND_X, 0, 4)],
+        Family::V6 => vec![step(HALF, 0, 4)],
+    };
+    let judge = [
+        step(EQUAL, 1, id.into()),
+        step(RETURN, 0, u32::MAX),
+        step(RETURN, 0, 0),
+    ];
+    read.into_iter().chain(judge).collect()
 }
 
 /// A raw ICMP socket: ping sockets are refused even to root by the default sysctl.
