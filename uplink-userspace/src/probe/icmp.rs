@@ -104,9 +104,6 @@ impl Icmp {
 
     /// Something that the socket has, if it is about a probe. `None`: nothing is left.
     fn next(&self) -> Option<Option<Word>> {
-        if let Some(quoted) = error(self.socket.get_ref()) {
-            return Some(self.blamed(&quoted));
-        }
         let mut buffer = [MaybeUninit::uninit(); 512];
         match self.socket.get_ref().recv_from(&mut buffer) {
             Ok((n, from)) => {
@@ -116,8 +113,8 @@ impl Icmp {
                 Some(self.read(&Answer { from, bytes }))
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
-            // An error of an earlier packet, told once; the queue had it, or a look-up failed.
-            Err(_) => Some(None),
+            // Told of an earlier packet; what it was stands in the error queue.
+            Err(_) => Some(error(self.socket.get_ref()).and_then(|quoted| self.blamed(&quoted))),
         }
     }
 }

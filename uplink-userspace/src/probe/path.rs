@@ -88,7 +88,7 @@ impl Prober {
     }
 
     fn ask(&mut self, now: Duration, asker: &mut impl Asker) {
-        if let Some(round) = self.schedule.due(now, dice()) {
+        if let Some(round) = self.schedule.due(now, dice) {
             asker.ask(round);
             asker.forget(round.saturating_sub(REMEMBERED));
         }

@@ -185,13 +185,13 @@ impl Schedule {
 
     /// The id of a round to be sent now, if one is due. `dice` is 0 to 1: rounds keep apart from
     /// those of others by chance.
-    pub(super) fn due(&mut self, now: Duration, dice: f64) -> Option<u64> {
+    pub(super) fn due(&mut self, now: Duration, dice: impl FnOnce() -> f64) -> Option<u64> {
         let quick = self.is_quick(now) && now >= self.next_quick;
         if now < self.next_round && !quick {
             return None;
         }
         if now >= self.next_round {
-            let gap = self.pace.interval.mul_f64(0.9 + 0.2 * dice.clamp(0.0, 1.0));
+            let gap = self.pace.interval.mul_f64(0.9 + 0.2 * dice().clamp(0.0, 1.0));
             self.next_round = (self.next_round + gap).max(now + gap / 2);
         }
         self.next_quick = now + self.quick();

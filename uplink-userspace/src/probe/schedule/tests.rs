@@ -73,7 +73,7 @@ impl<F: Fn(Duration, u8) -> bool> Line<F> {
             self.lost.push((now, now - waited));
         }
         let dice = self.roll();
-        if let Some(id) = self.schedule.due(now, dice) {
+        if let Some(id) = self.schedule.due(now, || dice) {
             self.sent.push(now);
             let targets = 0..self.schedule.pace.targets;
             let answering: Vec<u8> = targets.filter(|t| (self.answers)(now, *t)).collect();
@@ -219,7 +219,7 @@ fn a_sampling_is_quick_for_a_second() {
 #[test]
 fn late_replies_and_duplicates() {
     let mut s = Schedule::new(pace(500, 1), 0, Duration::ZERO);
-    let id = s.due(Duration::ZERO, 0.5).unwrap();
+    let id = s.due(Duration::ZERO, || 0.5).unwrap();
     assert_eq!(s.expired(1_000 * MS), [(id, 0, 1_000 * MS)]);
     assert_eq!(s.answered(1_200 * MS, id, 0), Some(1_200 * MS));
     assert_eq!(s.answered(1_300 * MS, id, 0), None);
@@ -244,7 +244,7 @@ fn the_network_may_refuse_and_then_it_is_quick() {
 #[test]
 fn our_own_lateness_is_nobodys_loss() {
     let mut s = Schedule::new(pace(500, 1), 0, Duration::ZERO);
-    let id = s.due(Duration::ZERO, 0.5).unwrap();
+    let id = s.due(Duration::ZERO, || 0.5).unwrap();
     s.forgive(1_400 * MS, 400 * MS);
     assert!(s.expired(1_700 * MS).is_empty());
     assert_eq!(s.expired(1_800 * MS), [(id, 0, 1_800 * MS)]);
