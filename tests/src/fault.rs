@@ -45,6 +45,30 @@ impl Lab {
         self.isp(isp).nft(HEALED)
     }
 
+    /// The ISP says of everything beyond it that it cannot be reached.
+    ///
+    /// # Errors
+    /// When ip fails.
+    pub fn refuse(&self, isp: Isp) -> Result<()> {
+        let [_, via4, _, via6] = isp.transit();
+        self.isp(isp).ip(&format!(
+            "route del default via {via4}\nroute add unreachable default\n\
+             route del ::/0 via {via6}\nroute add unreachable ::/0\n"
+        ))
+    }
+
+    /// Ends [`Self::refuse`].
+    ///
+    /// # Errors
+    /// When ip fails.
+    pub fn end_refuse(&self, isp: Isp) -> Result<()> {
+        let [_, via4, _, via6] = isp.transit();
+        self.isp(isp).ip(&format!(
+            "route del unreachable default\nroute add default via {via4}\n\
+             route del unreachable ::/0\nroute add ::/0 via {via6}\n"
+        ))
+    }
+
     /// The gateway's link to the router goes down, without a loss of carrier at the router when
     /// a bridge lies between.
     ///

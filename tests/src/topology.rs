@@ -115,7 +115,7 @@ impl Isp {
     }
 
     /// Its own addresses toward the Internet, and the Internet's toward it.
-    const fn transit(self) -> [&'static str; 4] {
+    pub(crate) const fn transit(self) -> [&'static str; 4] {
         [
             ["198.51.100.2", "198.51.100.1", "fd00:ff:1::2", "fd00:ff:1::1"],
             ["198.51.100.6", "198.51.100.5", "fd00:ff:2::2", "fd00:ff:2::1"],

@@ -151,6 +151,17 @@ pub fn arp() -> Result<()> {
     .run()
 }
 
+/// The ISP's router says that nothing can be reached: that needs no waiting for answers.
+pub fn refused() -> Result<()> {
+    Series {
+        break_it: Lab::refuse,
+        mend_it: Lab::end_refuse,
+        limit: SECOND,
+        ..Series::BLACKHOLE
+    }
+    .run()
+}
+
 /// One packet of five is lost, in both directions or on the way back.
 pub fn brownout() -> Result<()> {
     let limit = 15 * SECOND;
