@@ -51,6 +51,9 @@ impl Lab {
     /// When ip fails.
     pub fn refuse(&self, isp: Isp) -> Result<()> {
         let [_, via4, _, via6] = isp.transit();
+        // One answer a second would all go to users.
+        self.isp(isp).sysctl("ipv4/icmp_ratelimit", "0")?;
+        self.isp(isp).sysctl("ipv6/icmp/ratelimit", "0")?;
         self.isp(isp).ip(&format!(
             "route del default via {via4}\nroute add unreachable default\n\
              route del ::/0 via {via6}\nroute add unreachable ::/0\n"

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use uplink_common::Family;
 
@@ -20,6 +21,8 @@ const ECHO_REQUEST_V4: u8 = 8;
 const ECHO_REPLY_V4: u8 = 0;
 const ECHO_REQUEST_V6: u8 = 128;
 const ECHO_REPLY_V6: u8 = 129;
+/// Packets, and errors; that it can be written to again is no news.
+const NEWS: Interest = Interest::READABLE.add(Interest::ERROR);
 const HEADER: usize = 8;
 const NONCE: usize = 8;
 
@@ -55,7 +58,7 @@ impl Icmp {
         let socket = socket(family, mark, source)?;
         socket.attach_filter(&only(family, id))?;
         // SAFETY: the socket owns its descriptor and keeps it open and the same until dropped.
-        let socket = unsafe { AsyncFd::register(socket) }?;
+        let socket = unsafe { AsyncFd::register_with_interest(socket, NEWS) }?;
         Ok(Self {
             family,
             socket,
@@ -141,7 +144,7 @@ impl Asker for Icmp {
             if let Some(word) = self.heard() {
                 return word;
             }
-            match self.socket.readable().await {
+            match self.socket.ready(NEWS).await {
                 Ok(mut ready) => ready.clear_ready(),
                 Err(_) => std::future::pending().await,
             }
