@@ -72,15 +72,16 @@ impl Series {
         let times = Spread::of(&times);
         println!("    {runs} faults, milliseconds until new flows work: {times}");
         drop(users);
+        // A busy machine may hold up one run; who measures wants to know.
+        let most = match std::env::var(FAULTS) {
+            Ok(_) => self.limit,
+            Err(_) => 2 * self.limit,
+        };
+        ensure!(times.max <= most.as_secs_f64() * 1e3, "longer than {most:?}");
         ensure!(
-            times.max <= self.limit.as_secs_f64() * 1e3,
-            "longer than {:?}",
-            self.limit
-        );
-        ensure!(
-            times.p50 <= self.usual.as_secs_f64() * 1e3,
+            times.p50 <= self.usual.min(self.limit).as_secs_f64() * 1e3,
             "usually longer than {:?}",
-            self.usual
+            self.usual.min(self.limit)
         );
         daemon.stop()
     }
