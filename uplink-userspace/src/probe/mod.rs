@@ -36,7 +36,7 @@ use schedule::{Pace, Schedule};
 pub struct Probers {
     wishes: BTreeMap<Path, Rc<Wishes>>,
     refused: Refused,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// What somebody wants of a prober.
@@ -56,7 +56,7 @@ impl Probers {
         let mut probers = Self {
             wishes: BTreeMap::new(),
             refused: Refused::default(),
-            _tasks: JoinSet::new(),
+            tasks: JoinSet::new(),
         };
         for u in uplinks {
             let configured = config.uplinks.iter().find(|c| c.name.value == u.name);
@@ -105,12 +105,12 @@ impl Probers {
             Kind::Icmp => {
                 let asker = icmp::Icmp::new(path.family, u.mark, leg.source, &targets, self.refused.clone())
                     .with_context(|| format!("probing by {} needs CAP_NET_RAW", u.name))?;
-                self._tasks.spawn_local(prober.run(asker));
+                self.tasks.spawn_local(prober.run(asker));
             }
             _ => {
                 let asker = tasks::Tasks::new(probe, u, leg, targets, self.refused.clone())
                     .with_context(|| format!("probing by {}", u.name))?;
-                self._tasks.spawn_local(prober.run(asker));
+                self.tasks.spawn_local(prober.run(asker));
             }
         }
         self.wishes.insert(path, wishes);
