@@ -9,6 +9,7 @@ pub mod flow;
 pub mod hash;
 pub mod mark;
 pub mod npt;
+pub mod policy;
 pub mod reason;
 pub mod record;
 pub mod select;

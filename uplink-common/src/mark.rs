@@ -42,6 +42,13 @@ impl Mask {
         ((id as u32) << self.shift()) & self.0
     }
 
+    /// The mark of what is refused: all bits, which no uplink and no socket has. 0 where the mask has no room
+    /// left, `highest` being the highest id in use.
+    #[must_use]
+    pub const fn of_refused(self, highest: u8) -> u32 {
+        if self.max_id() > highest as u32 { self.0 } else { 0 }
+    }
+
     /// The mark of this host's sockets placed on an uplink, told apart from [`Self::of`] so that
     /// they can be sent elsewhere when it dies: counted from the other end of the mask, `highest`
     /// being the highest id in use. Where the mask has no room left, the same as `of`.
@@ -81,9 +88,11 @@ mod tests {
         assert_eq!(m.of_host(63, 64), m.of(63));
         let narrow = Mask::new(3).unwrap();
         assert_eq!((narrow.of_host(1, 1), narrow.of_host(1, 2)), (2, 1));
+        assert_eq!((narrow.of_refused(2), narrow.of_refused(3)), (3, 0));
         for highest in 1..=64 {
             for id in 1..=highest {
                 let host = m.of_host(id, highest);
+                assert!(host != m.of_refused(highest) && m.of(id) != m.of_refused(highest));
                 assert!((1..=highest).all(|other| other == id || m.of(other) != host));
             }
         }

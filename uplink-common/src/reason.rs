@@ -31,6 +31,8 @@ reasons! {
     PickedByWeight = "picked-by-weight",
     /// Steered: the flow's uplink had died, so it took another.
     Repicked = "repicked",
+    /// Marked to be refused: its policy is strict, and none of the policy's uplinks lives.
+    Refused = "refused",
     /// Left alone: the kernel routes this flow elsewhere, remembered from its first packet.
     KernelPinned = "kernel-pinned",
     /// Left alone: an unmarked lookup would not use an uplink (connected network, VPN, static route).
@@ -69,6 +71,17 @@ reasons! {
     HostOwn = "host-own",
     /// A socket of this host: its destination belongs to somebody else's route.
     HostBypass = "host-bypass",
+    /// A socket of this host: refused, since its policy is strict and none of the policy's uplinks lives.
+    HostRefused = "host-refused",
+    /// A new flow whose destination nobody was seen looking up; counted beside its outcome, where policies
+    /// go by names.
+    Nameless = "nameless",
+    /// A new flow whose destination's name is known; counted beside its outcome, where policies go by names.
+    Named = "named",
+    /// A DNS packet that was shown to user space; counted beside its outcome.
+    Overheard = "overheard",
+    /// A DNS packet for which there was no room on the way to user space.
+    Unheard = "unheard",
 }
 
 /// How many counters there are.

@@ -4,7 +4,7 @@ use crate::{Addr, Family, Seed};
 
 /// Number of the contract between programs, maps and user space. Raised when a record, a map
 /// or a meaning changes; pins of another ABI are refused, not reinterpreted.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Entries of the slot table: a prime, as Maglev (Eisenbud et al., NSDI 2016) wants it, and
 /// large enough that shares are within 0.1 points of the weights.
@@ -26,6 +26,8 @@ pub const UNTRANSLATED_LEAK: u32 = 2;
 pub const TRANSIT: u32 = 4;
 /// [`Config::flags`]: some uplink translates IPv6 prefixes.
 pub const TRANSLATES: u32 = 8;
+/// [`Config::flags`]: policies go by names, so DNS packets are shown to user space.
+pub const LEARNS: u32 = 16;
 
 /// [`Uplink::families`]: serves IPv4.
 pub const SERVES_V4: u32 = 1;
@@ -69,6 +71,11 @@ pub struct Config {
     pub heartbeat_s: u32,
     /// New flows are left to the kernel when the heartbeat is older than this; 0: never.
     pub stale_after_s: u32,
+    /// The bank of the policies that is live, 0 or 1.
+    pub policy_bank: u32,
+    /// Index of the inner end of the aggregate interface (`mpath0`), where what was routed into it comes out;
+    /// 0: there is none.
+    pub aggregate: u32,
 }
 
 /// Map `uplinks`, by id. Record 0 is the kernel: a pin on it means "leave this flow alone".
@@ -112,7 +119,9 @@ pub struct Slot {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Pin {
     /// Uplink id; 0 leaves the flow to the kernel.
-    pub uplink: u32,
+    pub uplink: u16,
+    /// [`crate::policy::Choice::policy`] of the policy that placed it; 0: none did.
+    pub policy: u16,
     /// [`Uplink::generation`] when the pin was made.
     pub generation: u32,
     /// Seconds since boot when a packet last refreshed it.
@@ -254,19 +263,21 @@ pub const fn passive_index(uplink: u32, family: Family) -> u32 {
 }
 
 /// Map `policies`, by number, per CPU. Number 0 is the rule for what no policy matches: balance
-/// over all uplinks.
+/// over all uplinks; its packets are not counted.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Policy {
-    /// New flows that it placed.
+    /// New flows that it placed or refused.
     pub flows: u64,
+    /// Packets of the flows that it placed.
+    pub packets: u64,
 }
 
-const _: () = assert!(size_of::<Policy>() == 8);
+const _: () = assert!(size_of::<Policy>() == 16);
 const _: () = assert!(size_of::<Passive>() == 56 + 8 * RTT_BUCKETS);
 const _: () = assert!(size_of::<Opening>() == 16);
 const _: () = assert!(size_of::<Echo>() == 24);
-const _: () = assert!(size_of::<Config>() == 56);
+const _: () = assert!(size_of::<Config>() == 64);
 const _: () = assert!(size_of::<Uplink>() == 80);
 const _: () = assert!(size_of::<Station>() == 12);
 const _: () = assert!(size_of::<Translation>() == 40);

@@ -51,7 +51,7 @@ pub fn find(family: Family, key: &FlowKey, now_s: u32) -> Found {
     // SAFETY: the kernel keeps the entry's memory valid during the program. It may be reused
     // for another flow of ours meanwhile, which misplaces one packet at most.
     let pin = unsafe { &mut *pin };
-    let uplink = pin.uplink;
+    let uplink = u32::from(pin.uplink);
     if generation(uplink, family) != pin.generation {
         return Found::Stale(uplink);
     }
@@ -69,7 +69,8 @@ pub fn find(family: Family, key: &FlowKey, now_s: u32) -> Found {
 pub fn keep(family: Family, key: &FlowKey, uplink: u32, replace: bool, now_s: u32) -> u32 {
     let generation = generation(uplink, family);
     let pin = Pin {
-        uplink,
+        uplink: uplink as u16,
+        policy: 0,
         generation,
         last_used_s: now_s,
         created_s: now_s,

@@ -74,7 +74,7 @@ impl Uplinks {
     /// The uplink that the flow keeps. `None` for a void pin, and for flows that were left to
     /// the kernel's routes.
     fn of(&self, key: &FlowKey, pin: &Pin) -> Option<&Known> {
-        let known = self.0.get(&pin.uplink)?;
+        let known = self.0.get(&u32::from(pin.uplink))?;
         (known.generation[family(key) as usize] == pin.generation).then_some(known)
     }
 }
@@ -95,7 +95,7 @@ impl Counts {
     /// Counts one pin. `now_s` is seconds since boot, as in the pin.
     pub fn add(&mut self, uplinks: &Uplinks, key: &FlowKey, pin: &Pin, now_s: u32) {
         if uplinks.of(key, pin).is_some() {
-            let count = self.0.entry(pin.uplink).or_default();
+            let count = self.0.entry(pin.uplink.into()).or_default();
             count.flows += 1;
             count.active += u64::from(now_s.saturating_sub(pin.last_used_s) <= ACTIVE_S);
         }
@@ -133,7 +133,7 @@ impl Newest {
 
     /// Takes one pin into account.
     pub fn add(&mut self, uplinks: &Uplinks, key: &FlowKey, pin: &Pin) {
-        let wanted = self.uplink.is_none_or(|id| id == pin.uplink);
+        let wanted = self.uplink.is_none_or(|id| id == u32::from(pin.uplink));
         if !wanted || uplinks.of(key, pin).is_none() {
             return;
         }
@@ -255,9 +255,10 @@ mod tests {
         }
     }
 
-    fn pin(uplink: u32, generation: u32, created_s: u32) -> Pin {
+    fn pin(uplink: u16, generation: u32, created_s: u32) -> Pin {
         Pin {
             uplink,
+            policy: 0,
             generation,
             last_used_s: created_s + 5,
             created_s,

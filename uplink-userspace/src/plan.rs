@@ -40,10 +40,21 @@ pub struct Rule {
     pub priority: u32,
     /// What it matches.
     pub selector: Selector,
-    /// Where it looks.
-    pub table: u32,
+    /// What it does.
+    pub action: Action,
     /// Ignore answers with a prefix this short or shorter.
     pub suppress_prefixlength: Option<u32>,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Look into this table.
+    Table(u32),
+    /// Go on at the rule with this priority.
+    Goto(u32),
+    /// ICMP unreachable.
+    Unreachable,
 }
 
 /// What a rule matches.
@@ -60,6 +71,8 @@ pub enum Selector {
     },
     /// This source address.
     From(IpAddr),
+    /// What came in by this interface, by name.
+    Iif(String),
 }
 
 /// A route with our protocol.
@@ -182,14 +195,14 @@ fn common_rules(family: Family, kernel: &Kernel) -> [Rule; 2] {
             family,
             priority: kernel.rule_priority,
             selector: Selector::All,
-            table: MAIN,
+            action: Action::Table(MAIN),
             suppress_prefixlength: Some(0),
         },
         Rule {
             family,
             priority: CATCH_ALL_PRIORITY,
             selector: Selector::All,
-            table: kernel.rule_priority,
+            action: Action::Table(kernel.rule_priority),
             suppress_prefixlength: None,
         },
     ]
@@ -208,7 +221,10 @@ fn host_rule(family: Family, u: &Uplink, kernel: &Kernel, moved: bool) -> Option
     let selector = marked(u.host_mark, kernel);
     let own = rule(family, u, kernel, HOST_RULES, selector);
     let table = if moved { kernel.rule_priority } else { u.table };
-    (u.host_mark != u.mark).then_some(Rule { table, ..own })
+    (u.host_mark != u.mark).then_some(Rule {
+        action: Action::Table(table),
+        ..own
+    })
 }
 
 fn source_rule(family: Family, u: &Uplink, leg: &Leg, kernel: &Kernel) -> Rule {
@@ -227,7 +243,7 @@ fn rule(family: Family, u: &Uplink, kernel: &Kernel, group: u32, selector: Selec
         family,
         priority: kernel.rule_priority + group + u32::from(u.id),
         selector,
-        table: u.table,
+        action: Action::Table(u.table),
         suppress_prefixlength: None,
     }
 }

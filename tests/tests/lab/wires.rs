@@ -141,7 +141,10 @@ pub fn shape() -> Result<()> {
         let all = bits / begun.elapsed().as_secs_f64() / 1e6;
         println!("    {mbit} mbit: {rates:.1?}, {all:.1} from the start");
         let mbit = f64::from(mbit);
-        ensure!(rates.mbit[isp.index()] > 0.85 * mbit, "{mbit} mbit of {isp:?}: {rates:?}");
+        ensure!(
+            rates.mbit[isp.index()] > 0.85 * mbit,
+            "{mbit} mbit of {isp:?}: {rates:?}"
+        );
         ensure!(all < mbit, "{mbit} mbit of {isp:?} carried {all}");
         ensure!(
             rates.mbit[isp.other().index()] == 0.0,

@@ -5,6 +5,7 @@ mod health;
 mod names;
 mod nat;
 mod parse;
+mod policy;
 mod probe;
 mod problem;
 mod reader;
@@ -25,6 +26,9 @@ use uplink_common::mark::Mask;
 
 pub use health::{Balance, By, Capacity, Health, Limits, Period, Quota, Then};
 pub use parse::{load, parse};
+pub use policy::{
+    Choice, Dns, Domain, Field, Match, Mpath, Policy, Prefer, Resolver, Schedule, Sticky, groups,
+};
 pub use probe::{Http, Kind, Probe, Target};
 pub use problem::{Problem, Problems};
 pub(crate) use problem::{shown, suggest};
@@ -68,6 +72,12 @@ pub struct Config {
     pub balance: Balance,
     /// Numbers that must not collide with others on this host.
     pub kernel: Kernel,
+    /// In the order of the file: the first that matches decides.
+    pub policies: Vec<Policy>,
+    /// Where names in policies come from.
+    pub dns: Dns,
+    /// The interface that stands for all uplinks, if there is one.
+    pub mpath: Option<Mpath>,
 }
 
 /// One way to the Internet.

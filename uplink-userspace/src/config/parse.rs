@@ -105,6 +105,13 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
         health,
         balance,
         kernel,
+        policies: Vec::new(),
+        dns: super::Dns {
+            resolvers: Vec::new(),
+            ttl_min: std::time::Duration::from_secs(60),
+            ttl_max: std::time::Duration::from_secs(86_400),
+        },
+        mpath: None,
         uplinks,
     };
     sections::unsupported(&mut top);

@@ -222,6 +222,8 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
         nat: config.nat.mode,
         netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
         stale_after_s: stale_after_s(config),
+        learns: false,
+        aggregate: 0,
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uplink_common::Family;
 
-use crate::config::{Balance, Config, Target, Then};
+use crate::config::{self, Balance, Choice, Config, Target, Then};
 use crate::health;
 use crate::weights::Rate;
 
@@ -15,6 +15,8 @@ pub struct Settings {
     pub balance: Balance,
     /// By uplink name.
     pub uplinks: BTreeMap<String, Individual>,
+    /// What policies may use, as [`config::groups`] numbers it.
+    pub groups: Vec<Choice>,
 }
 
 /// What concerns one uplink.
@@ -41,6 +43,7 @@ impl Settings {
         Self {
             balance: config.balance,
             uplinks: uplinks.map(one).collect(),
+            groups: config::groups(&config.policies),
         }
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn settings() -> Settings {
     Settings {
         balance: Balance::default(),
         uplinks: names.map(|name| (name, individual())).collect(),
+        groups: Vec::new(),
     }
 }
 

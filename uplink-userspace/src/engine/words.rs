@@ -82,6 +82,9 @@ pub struct Selection {
     pub v4: Serving,
     /// For IPv6.
     pub v6: Serving,
+    /// By group of policies, in the order of [`crate::config::groups`], for IPv4 and IPv6. Nobody where none
+    /// of its uplinks serves: `strict` says what that means.
+    pub groups: Vec<[Serving; 2]>,
     /// Paths whose pins are void from this table on; set in [`Command::Publish`] only, so that
     /// publishing the table again voids nothing twice.
     pub voided: Vec<Path>,

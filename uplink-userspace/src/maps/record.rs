@@ -1,6 +1,6 @@
 //! The records: from what user space knows to what the programs read.
 
-use uplink_common::record::{Config, DEFRAGMENTED, TRANSIT, TRANSLATES, UNTRANSLATED_LEAK};
+use uplink_common::record::{Config, DEFRAGMENTED, LEARNS, TRANSIT, TRANSLATES, UNTRANSLATED_LEAK};
 use uplink_common::{ABI, Addr, Family, Seed, Uplink};
 
 use crate::config::NatMode;
@@ -20,6 +20,10 @@ pub struct Settings {
     pub netns: u64,
     /// Silence of the daemon, in seconds, after which new flows are left to the kernel; 0: never.
     pub stale_after_s: u32,
+    /// Policies go by names, so DNS packets are to be shown.
+    pub learns: bool,
+    /// Index of the aggregate interface's inner end; 0: there is none.
+    pub aggregate: u32,
 }
 
 impl Settings {
@@ -46,6 +50,8 @@ impl Settings {
             netns: self.netns,
             heartbeat_s: before.heartbeat_s,
             stale_after_s: self.stale_after_s,
+            policy_bank: before.policy_bank & 1,
+            aggregate: self.aggregate,
         }
     }
 
@@ -57,6 +63,9 @@ impl Settings {
         };
         if translates {
             flags |= TRANSIT | TRANSLATES;
+        }
+        if self.learns {
+            flags |= LEARNS;
         }
         flags
     }

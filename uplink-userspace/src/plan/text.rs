@@ -4,19 +4,24 @@ use std::fmt;
 
 use uplink_common::Family;
 
-use super::{Route, Rule, Selector, Via};
+use super::{Action, Route, Rule, Selector, Via};
 
 /// As the `ip` command that would add it, for `check --plan`.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flag = if self.family == Family::V6 { "-6 " } else { "" };
         write!(f, "ip {flag}rule add priority {}", self.priority)?;
-        match self.selector {
+        match &self.selector {
             Selector::All => {}
             Selector::Mark { value, mask } => write!(f, " fwmark {value:#x}/{mask:#x}")?,
             Selector::From(source) => write!(f, " from {source}")?,
+            Selector::Iif(name) => write!(f, " iif {name}")?,
         }
-        write!(f, " lookup {}", self.table)?;
+        match self.action {
+            Action::Table(table) => write!(f, " lookup {table}")?,
+            Action::Goto(priority) => write!(f, " goto {priority}")?,
+            Action::Unreachable => write!(f, " unreachable")?,
+        }
         match self.suppress_prefixlength {
             Some(n) => write!(f, " suppress_prefixlength {n}"),
             None => Ok(()),

@@ -12,7 +12,7 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use uplink_common::Family;
 
 use super::diff::normal;
-use crate::plan::{Hop, Route, Rule, Selector, Via};
+use crate::plan::{Action, Hop, Route, Rule, Selector, Via};
 
 pub(crate) const fn address_family(family: Family) -> AddressFamily {
     match family {
@@ -221,10 +221,18 @@ pub(super) fn rule_message(rule: &Rule, protocol: u8) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = address_family(rule.family);
     // Without an action the kernel takes the rule, and fails every look-up that meets it.
-    message.header.action = RuleAction::ToTable;
+    message.header.action = match rule.action {
+        Action::Table(_) => RuleAction::ToTable,
+        Action::Goto(_) => RuleAction::Goto,
+        Action::Unreachable => RuleAction::Unreachable,
+    };
     let attributes = &mut message.attributes;
     attributes.push(RuleAttribute::Priority(rule.priority));
-    attributes.push(RuleAttribute::Table(rule.table));
+    match rule.action {
+        Action::Table(table) => attributes.push(RuleAttribute::Table(table)),
+        Action::Goto(priority) => attributes.push(RuleAttribute::Goto(priority)),
+        Action::Unreachable => {}
+    }
     attributes.push(RuleAttribute::Protocol(RouteProtocol::from(protocol)));
     if let Some(length) = rule.suppress_prefixlength {
         attributes.push(RuleAttribute::SuppressPrefixLen(length));
@@ -239,6 +247,7 @@ pub(super) fn rule_message(rule: &Rule, protocol: u8) -> RuleMessage {
             message.header.src_len = if address.is_ipv4() { 32 } else { 128 };
             attributes.push(RuleAttribute::Source(address));
         }
+        Selector::Iif(ref name) => attributes.push(RuleAttribute::Iifname(name.clone())),
     }
     message
 }
@@ -255,12 +264,12 @@ pub(crate) fn rule_protocol(message: &RuleMessage) -> Option<u8> {
 pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
     let header = &message.header;
     let family = plan_family(header.family)?;
-    if header.action != RuleAction::ToTable || header.tos != 0 || header.dst_len != 0 {
+    if header.tos != 0 || header.dst_len != 0 {
         return None;
     }
     let mut table = u32::from(header.table);
-    let (mut priority, mut suppress_prefixlength) = (0, None);
-    let (mut mark, mut mask, mut source) = (0, 0, None);
+    let (mut priority, mut target, mut suppress_prefixlength) = (0, 0, None);
+    let (mut mark, mut mask, mut source, mut iif) = (0, 0, None, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(value) => priority = *value,
@@ -270,23 +279,32 @@ pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
             RuleAttribute::FwMark(value) => mark = *value,
             RuleAttribute::FwMask(value) => mask = *value,
             RuleAttribute::Source(address) => source = Some(*address),
+            RuleAttribute::Iifname(name) => iif = Some(name.clone()),
+            RuleAttribute::Goto(priority) => target = *priority,
             // Kernels since 6.16 print flow label and DSCP masks only where set: any stranger
             // makes it another rule.
             _ => return None,
         }
     }
     let full = if family == Family::V4 { 32 } else { 128 };
-    let selector = match (source, mask) {
-        (None, 0) => Selector::All,
-        (None, mask) => Selector::Mark { value: mark, mask },
-        (Some(address), 0) if header.src_len == full => Selector::From(address),
+    let selector = match (source, mask, iif) {
+        (None, 0, None) => Selector::All,
+        (None, 0, Some(name)) => Selector::Iif(name),
+        (None, mask, None) => Selector::Mark { value: mark, mask },
+        (Some(address), 0, None) if header.src_len == full => Selector::From(address),
+        _ => return None,
+    };
+    let action = match header.action {
+        RuleAction::ToTable => Action::Table(table),
+        RuleAction::Goto => Action::Goto(target),
+        RuleAction::Unreachable => Action::Unreachable,
         _ => return None,
     };
     Some(Rule {
         family,
         priority,
         selector,
-        table,
+        action,
         suppress_prefixlength,
     })
 }
@@ -296,12 +314,12 @@ mod tests {
     use super::*;
     use rtnetlink::packet_core::{Emitable, Parseable};
 
-    fn rules() -> [Rule; 4] {
+    fn rules() -> [Rule; 6] {
         let base = Rule {
             family: Family::V4,
             priority: 20000,
             selector: Selector::All,
-            table: 254,
+            action: Action::Table(254),
             suppress_prefixlength: Some(0),
         };
         let marked = |value| Rule {
@@ -309,7 +327,7 @@ mod tests {
                 value,
                 mask: 0x7f00_0000,
             },
-            table: 20001,
+            action: Action::Table(20001),
             suppress_prefixlength: None,
             ..base.clone()
         };
@@ -318,7 +336,17 @@ mod tests {
             selector: Selector::From("2001:db8::1".parse().unwrap()),
             ..base.clone()
         };
-        [marked(0x100_0000), marked(0), from, base]
+        let goto = Rule {
+            selector: Selector::Iif("mpath0-in".into()),
+            action: Action::Goto(20001),
+            suppress_prefixlength: None,
+            ..base.clone()
+        };
+        let refused = Rule {
+            action: Action::Unreachable,
+            ..marked(0x7f00_0000)
+        };
+        [marked(0x100_0000), marked(0), from, base, goto, refused]
     }
 
     #[test]
@@ -366,9 +394,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_with_an_input_interface_is_none_of_the_plans() {
+    fn a_rule_with_an_output_interface_is_none_of_the_plans() {
         let mut message = rule_message(&rules()[3], 117);
-        message.attributes.push(RuleAttribute::Iifname("eth0".into()));
+        message.attributes.push(RuleAttribute::Oifname("eth0".into()));
         assert_eq!(rule(&message), None);
     }
 }
