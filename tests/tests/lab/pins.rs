@@ -72,7 +72,7 @@ fn flow_table() -> Result<HashMap<MapData, FlowKey, Pin>> {
 fn pins() -> Result<BTreeMap<u32, usize>> {
     let mut count = BTreeMap::new();
     for pin in flow_table()?.iter() {
-        *count.entry(pin?.1.uplink).or_default() += 1;
+        *count.entry(u32::from(pin?.1.uplink)).or_default() += 1;
     }
     Ok(count)
 }

@@ -212,6 +212,7 @@ impl Bench {
         let selection = Selection {
             v4: Serving(serving.to_vec()),
             v6: Serving(serving.to_vec()),
+            groups: Vec::new(),
             voided: self.uplinks.iter().filter(gone).flat_map(path).collect(),
         };
         let mask = Mask::new(MASK).expect("a valid mask");
@@ -221,6 +222,8 @@ impl Bench {
             nat: self.nat,
             netns: self.netns,
             stale_after_s: self.stale_after_s,
+            learns: false,
+            aggregate: 0,
         };
         self.maps
             .publish(&self.uplinks, &selection, &settings)
