@@ -76,6 +76,13 @@ pub const fn socket(cookie: u64) -> Addr {
     ])
 }
 
+/// Whether a source stands for a socket.
+#[inline(always)]
+#[must_use]
+pub const fn is_socket(src: &Addr) -> bool {
+    word(&src.0, 0) == 1
+}
+
 #[inline(always)]
 const fn word(b: &[u8; 16], i: usize) -> u64 {
     u64::from_le_bytes([

@@ -5,7 +5,7 @@
 //! Everything is there twice, in two banks. User space fills the idle one and then switches
 //! [`crate::Config::policy_bank`] with one store.
 
-use crate::Addr;
+use crate::{Addr, Family};
 
 /// Policies at most, schedules and names included.
 pub const MAX_POLICIES: u32 = 1024;
@@ -86,7 +86,7 @@ impl Field {
     }
 }
 
-/// Map `classifier`, by bank: what there is to look at.
+/// Map `fields`, by bank: what there is to look at.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Classifier {
@@ -273,6 +273,30 @@ pub const fn choice_index(bank: u32, place: u32) -> u32 {
     (bank & 1) * MAX_POLICIES + place
 }
 
+/// Map `members`, by group: the uplinks that have slots in it, bit `id - 1` each.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Members {
+    /// For IPv4, by bank ([`crate::Config::bank`]).
+    pub v4: [u64; 2],
+    /// For IPv6, by bank.
+    pub v6: [u64; 2],
+}
+
+impl Members {
+    /// Whether an uplink is among them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(&self, family: Family, bank: u32, uplink: u32) -> bool {
+        let both = match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        };
+        let members = if bank & 1 == 0 { both[0] } else { both[1] };
+        uplink != 0 && members >> ((uplink - 1) & 63) & 1 != 0
+    }
+}
+
 /// Key of map `sticky`, whose values are [`crate::Pin`]s.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -310,6 +334,7 @@ const _: () = assert!(size_of::<PrefixKey>() == 20);
 const _: () = assert!(size_of::<ExactKey>() == 16);
 const _: () = assert!(size_of::<Name>() == 12);
 const _: () = assert!(size_of::<Choice>() == 56);
+const _: () = assert!(size_of::<Members>() == 32);
 const _: () = assert!(size_of::<StickyKey>() == 40);
 const _: () = assert!(size_of::<Capture>() == 16);
 
@@ -329,6 +354,8 @@ mod pod {
     unsafe impl aya::Pod for Name {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Choice {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Members {}
     // SAFETY: as above.
     unsafe impl aya::Pod for StickyKey {}
 }

@@ -7,7 +7,14 @@ use crate::{Family, SLOTS, Slot};
 #[inline(always)]
 #[must_use]
 pub const fn slot(hash: u64) -> u32 {
-    (((hash & 0xffff_ffff) * SLOTS as u64) >> 32) as u32
+    among(hash, SLOTS)
+}
+
+/// The same for a table of `slots`.
+#[inline(always)]
+#[must_use]
+pub const fn among(hash: u64, slots: u32) -> u32 {
+    (((hash & 0xffff_ffff) * slots as u64) >> 32) as u32
 }
 
 /// The uplink id in one bank of a slot.

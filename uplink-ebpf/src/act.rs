@@ -59,7 +59,24 @@ fn add(ctx: &TcContext, traffic: &mut Traffic) {
     traffic.bytes += u64::from(ctx.len());
 }
 
-/// Counts a flow that a policy placed.
+/// Sets the mark of what is to be refused, which a rule answers with ICMP unreachable.
+#[inline(always)]
+pub fn refuse(ctx: &TcContext, config: &Config) {
+    if config.mask >> (config.shift & 31) > config.uplinks {
+        ctx.set_mark(skb::fields(ctx).mark | config.mask);
+    }
+}
+
+/// Counts a packet of a flow that a policy placed.
+#[inline(always)]
+pub fn carried(policy: u32) {
+    if let Some(policy) = POLICIES.get_ptr_mut(policy) {
+        // SAFETY: as in `flow`.
+        unsafe { (*policy).packets += 1 };
+    }
+}
+
+/// Counts a flow that a policy placed or refused.
 #[inline(always)]
 pub fn placed(policy: u32) {
     if let Some(policy) = POLICIES.get_ptr_mut(policy) {

@@ -9,8 +9,10 @@ use uplink_common::{
 use crate::{
     act, exempt,
     maps::{LEAKS, LOCALS, UPLINKS},
+    overhear,
     parse::{Packet, STAMPED_DATA},
-    passive, pinned,
+    passive,
+    pinned::{self, Given},
     read::{self, Look},
     skb::{self, End},
     steer, translate,
@@ -23,6 +25,7 @@ pub fn egress(ctx: &TcContext) {
     let (Ok(config), Ok(packet)) = (steer::config(), steer::packet()) else {
         return;
     };
+    overhear::overhear(ctx, config, false);
     let value = (skb::fields(ctx).mark & config.mask) >> (config.shift & 31);
     match destine(ctx, config, packet, value) {
         Need::Nothing => return,
@@ -142,7 +145,13 @@ fn others(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32, pri
 #[inline(always)]
 fn reply(packet: &Packet, uplink: u32) {
     let now_s = pinned::now_s();
-    pinned::keep(packet.family(), &packet.key.reversed(), uplink, false, now_s);
+    pinned::keep(
+        packet.family(),
+        &packet.key.reversed(),
+        Given::uplink(uplink),
+        false,
+        now_s,
+    );
 }
 
 /// The flow leaves without NAT.

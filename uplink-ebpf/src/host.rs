@@ -7,19 +7,22 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_sock, bpf_sock_addr},
     btf_maps::lpm_trie::Key,
-    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_setsockopt},
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_setsockopt, generated::bpf_set_retval},
     programs::SockAddrContext,
 };
-use uplink_common::{Addr, Config, Family, FlowKey, Reason, Uplink, flow, mark};
+use uplink_common::{Addr, Config, Family, FlowKey, Reason, Uplink, flow, mark, policy::STRICT};
 
 use crate::{
     act,
     maps::{BYPASS, LOCALS, UPLINKS},
-    pick, pinned, steer,
+    pick, pinned,
+    policy::{self, About, LOOPBACK, Origin, UNKNOWN},
+    steer,
 };
 
 const SOL_SOCKET: i32 = 1;
 const SO_MARK: i32 = 36;
+const EHOSTUNREACH: i32 = 113;
 const TCP: u32 = 6;
 const UDP: u32 = 17;
 /// A prefix of IPv4 within an [`Addr`], and a whole address.
@@ -37,21 +40,21 @@ pub fn connect6(ctx: &SockAddrContext) {
     count(connect(ctx, Addr::v6(bytes(&address(ctx).user_ip6))));
 }
 
-/// IPv4.
+/// IPv4. Returns what the program answers.
 #[inline(always)]
-pub fn sendmsg4(ctx: &SockAddrContext) {
+pub fn sendmsg4(ctx: &SockAddrContext) -> i32 {
     let chosen = address(ctx).msg_src_ip4 != 0;
     let placed = sendmsg(ctx, Addr::v4(address(ctx).user_ip4.to_ne_bytes()), chosen);
     if let Ok(Some(u)) = &placed {
         // SAFETY: the context is valid during the program, and this field may be written.
         unsafe { (*ctx.sock_addr).msg_src_ip4 = u32::from_ne_bytes(u.source[0].last4()) };
     }
-    count(placed.map(|u| u.map(drop)));
+    verdict(placed)
 }
 
-/// IPv6.
+/// IPv6. Returns what the program answers.
 #[inline(always)]
-pub fn sendmsg6(ctx: &SockAddrContext) {
+pub fn sendmsg6(ctx: &SockAddrContext) -> i32 {
     let chosen = address(ctx).msg_src_ip6 != [0; 4];
     let placed = sendmsg(ctx, Addr::v6(bytes(&address(ctx).user_ip6)), chosen);
     if let Ok(Some(u)) = &placed {
@@ -64,7 +67,20 @@ pub fn sendmsg6(ctx: &SockAddrContext) {
             (*ctx.sock_addr).msg_src_ip6[3] = d;
         }
     }
+    verdict(placed)
+}
+
+/// A datagram carries no mark of its own: its program is told here that the host is unreachable.
+#[inline(always)]
+fn verdict(placed: Result<Option<&'static Uplink>, Reason>) -> i32 {
+    let refused = matches!(placed, Err(Reason::HostRefused));
     count(placed.map(|u| u.map(drop)));
+    if refused {
+        // SAFETY: takes a number.
+        unsafe { bpf_set_retval(-EHOSTUNREACH) };
+        return 0;
+    }
+    1
 }
 
 /// `Ok(None)`: nothing to do with us.
@@ -83,11 +99,22 @@ fn connect(ctx: &SockAddrContext, dst: Addr) -> Result<Option<()>, Reason> {
     if (before != 0 && !again) || socket.bound_dev_if != 0 || (!again && has_source(socket)) {
         return Err(Reason::HostOwn);
     }
-    let u = place(ctx, config, socket, family, dst)?;
-    let mut mark = mark::merge(before, config.mask, u.host_mark);
+    let ours = match place(ctx, config, socket, family, dst) {
+        // What is strict must not be taken elsewhere when its uplink dies.
+        Ok((u, true)) => u.mark,
+        Ok((u, false)) => u.host_mark,
+        // The rule for this mark tells the program that the host is unreachable.
+        Err(Reason::Refused) => config.mask,
+        Err(reason) => return Err(reason),
+    };
+    let mut mark = mark::merge(before, config.mask, ours);
     // SAFETY: the option's value is valid for its four bytes.
     unsafe { bpf_setsockopt(ctx.as_ptr(), SOL_SOCKET, SO_MARK, (&raw mut mark).cast(), 4) };
-    Ok(Some(()))
+    if ours == config.mask {
+        Err(Reason::HostRefused)
+    } else {
+        Ok(Some(()))
+    }
 }
 
 #[inline(always)]
@@ -98,7 +125,11 @@ fn sendmsg(ctx: &SockAddrContext, dst: Addr, chosen: bool) -> Result<Option<&'st
     if chosen || socket.mark != 0 || socket.bound_dev_if != 0 {
         return Err(Reason::HostOwn);
     }
-    place(ctx, config, socket, dst.family(), dst).map(Some)
+    match place(ctx, config, socket, dst.family(), dst) {
+        Ok((u, _)) => Ok(Some(u)),
+        Err(Reason::Refused) => Err(Reason::HostRefused),
+        Err(reason) => Err(reason),
+    }
 }
 
 /// The configuration and the socket, if it is a TCP or UDP socket of our network namespace.
@@ -118,7 +149,7 @@ fn ours(ctx: &SockAddrContext) -> Option<(&'static Config, &bpf_sock)> {
     Some((config, socket))
 }
 
-/// The uplink that a socket keeps towards a destination.
+/// The uplink that a socket keeps towards a destination, and whether its policy is strict.
 #[inline(always)]
 fn place(
     ctx: &SockAddrContext,
@@ -126,7 +157,7 @@ fn place(
     socket: &bpf_sock,
     family: Family,
     dst: Addr,
-) -> Result<&'static Uplink, Reason> {
+) -> Result<(&'static Uplink, bool), Reason> {
     if !dst.is_routable(family) {
         return Err(Reason::NotRoutable);
     }
@@ -143,16 +174,42 @@ fn place(
     }
     let key = key(ctx, socket, dst);
     let found = pinned::find(family, &key, now_s);
-    let id = match found {
-        pinned::Found::Valid(id) => id,
-        _ => {
-            let (picked, _) = pick::pick(config, family, &key)?;
-            act::flow(picked);
-            act::placed(steer::EVERYTHING_ELSE);
-            pinned::keep(family, &key, picked, found.was().is_some(), now_s)
-        }
+    let (id, strict) = match found {
+        pinned::Found::Valid(id, _) => (id, false),
+        _ => pick_and_keep(config, family, &key, found.was().is_some(), now_s)?,
     };
-    UPLINKS.get(id).filter(|_| id != 0).ok_or(Reason::BadSlot)
+    let uplink = UPLINKS.get(id).filter(|_| id != 0).ok_or(Reason::BadSlot)?;
+    Ok((uplink, strict))
+}
+
+/// An uplink for a new flow.
+#[inline(always)]
+fn pick_and_keep(
+    config: &Config,
+    family: Family,
+    key: &FlowKey,
+    replace: bool,
+    now_s: u32,
+) -> Result<(u32, bool), Reason> {
+    let about = About {
+        iif: LOOPBACK,
+        dscp: UNKNOWN,
+        mac: 0,
+        now_s,
+        pad: 0,
+    };
+    let choice = policy::find(config, key, &about, Origin::Host);
+    let picked = pick::by_policy(config, family, key, choice, now_s);
+    if let Some(choice) = choice {
+        act::placed(choice.policy);
+    }
+    let (given, _) = picked?;
+    if choice.is_none() {
+        act::placed(steer::EVERYTHING_ELSE);
+    }
+    act::flow(given.uplink);
+    let strict = choice.is_some_and(|c| c.flags & STRICT != 0);
+    Ok((pinned::keep(family, key, given, replace, now_s), strict))
 }
 
 /// A socket's flow: its address and often its port are not known yet, its cookie is.
@@ -182,9 +239,9 @@ fn serves(config: &Config, mark: u32, family: Family) -> bool {
     } else {
         value
     };
-    UPLINKS
-        .get(id)
-        .is_some_and(|u| u.host_mark == mark & config.mask && u.families & family.bit() != 0)
+    UPLINKS.get(id).is_some_and(|u| {
+        [u.host_mark, u.mark].contains(&(mark & config.mask)) && u.families & family.bit() != 0
+    })
 }
 
 #[inline(always)]

@@ -13,7 +13,8 @@ use uplink_common::{
 use crate::{
     act,
     parse::Packet,
-    passive, pinned,
+    passive,
+    pinned::{self, Given},
     skb::{self, End},
 };
 
@@ -62,7 +63,13 @@ pub fn keep(ctx: &TcContext, config: &Config, uplink: u32, key: &FlowKey, family
     if uplink == 0 {
         return None;
     }
-    pinned::keep(family, &key.reversed(), uplink, false, pinned::now_s());
+    pinned::keep(
+        family,
+        &key.reversed(),
+        Given::uplink(uplink),
+        false,
+        pinned::now_s(),
+    );
     act::mark(ctx, config, uplink);
     Some(Reason::Inbound)
 }

@@ -22,10 +22,13 @@ mod exempt;
 mod host;
 mod inbound;
 mod maps;
+mod overhear;
 mod parse;
 mod passive;
 mod pick;
 mod pinned;
+mod place;
+mod policy;
 mod read;
 mod skb;
 mod steer;
@@ -57,7 +60,7 @@ pub fn uplink_egress(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// A socket of this host connects. Always lets it go on.
+/// A socket of this host connects. Always lets it go on: what a strict policy refuses gets a mark.
 #[cfg(target_arch = "bpf")]
 #[cgroup_sock_addr(connect4)]
 pub fn uplink_connect4(ctx: SockAddrContext) -> i32 {
@@ -73,20 +76,18 @@ pub fn uplink_connect6(ctx: SockAddrContext) -> i32 {
     1
 }
 
-/// An unconnected socket of this host sends a datagram. Always lets it go on.
+/// An unconnected socket of this host sends a datagram. Lets it go on, unless a strict policy refuses.
 #[cfg(target_arch = "bpf")]
 #[cgroup_sock_addr(sendmsg4)]
 pub fn uplink_sendmsg4(ctx: SockAddrContext) -> i32 {
-    host::sendmsg4(&ctx);
-    1
+    host::sendmsg4(&ctx)
 }
 
 /// As `uplink_sendmsg4`.
 #[cfg(target_arch = "bpf")]
 #[cgroup_sock_addr(sendmsg6)]
 pub fn uplink_sendmsg6(ctx: SockAddrContext) -> i32 {
-    host::sendmsg6(&ctx);
-    1
+    host::sendmsg6(&ctx)
 }
 
 #[cfg(target_arch = "bpf")]

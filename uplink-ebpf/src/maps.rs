@@ -2,15 +2,20 @@
 
 use aya_ebpf::{
     bindings::bpf_fib_lookup as Lookup,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use uplink_common::{
     Addr, FlowKey, MAX_UPLINKS, NextHop, Pin, SLOTS, Slot, Station, Translation, Uplink,
+    policy::{
+        CAPTURED, Capture, Choice, Classifier, EXACTS, ExactKey, GROUP_SLOTS, GROUPS, MAX_POLICIES, Members,
+        NAMES as MAX_NAMES, Name, PREFIXES as MAX_PREFIXES, PrefixKey, SETS as MAX_SETS, Set, StickyKey,
+        VALUES as MAX_VALUES,
+    },
     record::{Config, Counter, DEFAULT_FLOWS, Echo, Opening, Passive, Policy, Traffic},
 };
 
-use crate::parse::Packet;
+use crate::{parse::Packet, policy::About};
 
 /// `BPF_F_MMAPABLE`: user space writes a whole table by plain stores.
 const MMAPABLE: usize = 1 << 10;
@@ -72,6 +77,8 @@ pub struct Scratch {
     pub reverse: FlowKey,
     /// A question to the routing tables.
     pub question: Lookup,
+    /// What a policy may mind beside the flow.
+    pub about: About,
 }
 
 /// By [`uplink_common::Reason`].
@@ -100,4 +107,66 @@ pub static PASSIVE: PerCpuArray<Passive, { 2 * RECORDS }> = PerCpuArray::new();
 
 /// By policy number; 0 balances over all uplinks.
 #[btf_map(name = "policies")]
-pub static POLICIES: PerCpuArray<Policy, 1> = PerCpuArray::new();
+pub static POLICIES: PerCpuArray<Policy, { MAX_POLICIES as usize + 1 }> = PerCpuArray::new();
+
+/// By bank: what policies look at.
+#[btf_map(name = "fields")]
+pub static CLASSIFIER: Array<Classifier, 2> = Array::new();
+
+/// Sets of policies, in two banks.
+#[btf_map(name = "sets")]
+pub static SETS: Array<Set, { 2 * MAX_SETS as usize }, MMAPABLE> = Array::new();
+
+/// The set for the longest prefix of an address or user id, in two banks.
+#[btf_map(name = "prefixes")]
+pub static PREFIXES: LpmTrie<PrefixKey, u32, { 2 * MAX_PREFIXES as usize }> = LpmTrie::new();
+
+/// The sets for ports, protocols and code points, in two banks.
+#[btf_map(name = "values")]
+pub static VALUES: Array<u32, { 2 * MAX_VALUES as usize }, MMAPABLE> = Array::new();
+
+/// The sets for interfaces, MAC addresses and cgroups, in two banks.
+#[btf_map(name = "exact")]
+pub static EXACT: HashMap<ExactKey, u32, { 2 * EXACTS as usize }> = HashMap::new();
+
+/// Addresses that policies want by the name that they were looked up by.
+#[btf_map(name = "names")]
+pub static NAMES: HashMap<Addr, Name, { MAX_NAMES as usize }> = HashMap::new();
+
+/// Addresses that were looked up by a name which no policy wants; value: seconds since boot when that is
+/// forgotten.
+#[btf_map(name = "other_names")]
+pub static OTHER_NAMES: LruHashMap<Addr, u32, 65_536> = LruHashMap::new();
+
+/// What a policy does, by its place in the order, in two banks.
+#[btf_map(name = "choices")]
+pub static CHOICES: Array<Choice, { 2 * MAX_POLICIES as usize }> = Array::new();
+
+/// The slots of every group of uplinks.
+#[btf_map(name = "groups")]
+pub static GROUP_TABLE: Array<Slot, { (GROUPS * GROUP_SLOTS) as usize }, MMAPABLE> = Array::new();
+
+/// Who has slots in a group.
+#[btf_map(name = "members")]
+pub static MEMBERS: Array<Members, { GROUPS as usize }> = Array::new();
+
+/// The uplinks that clients keep.
+#[btf_map(name = "sticky")]
+pub static STICKY: LruHashMap<StickyKey, Pin, 65_536> = LruHashMap::new();
+
+/// DNS packets on their way to user space.
+#[btf_map(name = "answers")]
+pub static ANSWERS: RingBuf<(), { 1 << 20 }> = RingBuf::new();
+
+/// Room for the DNS packet in hand.
+#[btf_map(name = "copy")]
+pub static COPY: PerCpuArray<Copied, 1> = PerCpuArray::new();
+
+/// A DNS packet, as it goes to user space.
+#[repr(C)]
+pub struct Copied {
+    /// What there is of it.
+    pub capture: Capture,
+    /// From its IP header on.
+    pub bytes: [u8; CAPTURED as usize],
+}

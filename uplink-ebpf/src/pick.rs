@@ -1,9 +1,14 @@
 //! A new flow's uplink.
 
-use uplink_common::{Config, Family, FlowKey, Reason, Uplink, hash, select};
+use uplink_common::{
+    Addr, Config, Family, FlowKey, Reason, Uplink, flow, hash,
+    policy::{Choice, GROUP_SLOTS, STICKY_BOTH, STRICT, StickyKey},
+    select,
+};
 
 use crate::{
-    maps::{SLOT_TABLE, UPLINKS},
+    maps::{GROUP_TABLE, MEMBERS, SLOT_TABLE, STICKY, UPLINKS},
+    pinned::{self, Given},
     walk::{GO_ON, STOP, walk},
 };
 
@@ -11,22 +16,121 @@ use crate::{
 const BY_WEIGHT: u32 = 1 << 16;
 const NOBODY: u32 = 0;
 
+/// The uplink that the flow's policy gives it. Where none of the policy's own lives, a strict policy refuses and
+/// another leaves the flow to the balance over all.
+#[inline(always)]
+pub fn by_policy(
+    config: &Config,
+    family: Family,
+    key: &FlowKey,
+    choice: Option<&Choice>,
+    now_s: u32,
+) -> Result<(Given, Reason), Reason> {
+    let hash = spread(config, key);
+    let Some(choice) = choice else {
+        return pick(config, family, hash).map(|(uplink, reason)| (Given::uplink(uplink), reason));
+    };
+    let policy = choice.policy;
+    let uplink = match choice.sticky {
+        0 => slot_of(config, family, choice.group, hash),
+        _ => of_client(config, family, key, choice, now_s),
+    };
+    if uplink != NOBODY {
+        return Ok((Given { uplink, policy }, Reason::Picked));
+    }
+    if choice.flags & STRICT != 0 {
+        return Err(Reason::Refused);
+    }
+    pick(config, family, hash).map(|(uplink, reason)| (Given { uplink, policy }, reason))
+}
+
+/// The uplink that a client keeps, as long as the policy would still give it to somebody.
+///
+/// Not inlined: its keys take stack.
+#[inline(never)]
+fn of_client(config: &Config, family: Family, key: &FlowKey, choice: &Choice, now_s: u32) -> u32 {
+    let nobody = Addr([0; 16]);
+    let both = choice.sticky == STICKY_BOTH;
+    let client = StickyKey {
+        src: if flow::is_socket(&key.src) {
+            nobody
+        } else {
+            key.src
+        },
+        dst: if both { key.dst } else { nobody },
+        policy: choice.policy,
+        family: family as u32,
+    };
+    if let Some(pin) = STICKY.get_ptr_mut(&client) {
+        // SAFETY: as in `pinned::find`.
+        let pin = unsafe { &mut *pin };
+        let uplink = u32::from(pin.uplink);
+        let fresh = now_s.wrapping_sub(pin.last_used_s) <= choice.sticky_s;
+        let valid = fresh && pinned::generation(uplink, family) == pin.generation;
+        let wanted = MEMBERS.get(choice.group);
+        if valid && wanted.is_some_and(|m| m.contains(family, config.bank, uplink)) {
+            pin.last_used_s = now_s;
+            return uplink;
+        }
+    }
+    let uplink = by_client(config, family, &client, choice.group);
+    if uplink != NOBODY {
+        let given = Given {
+            uplink,
+            policy: choice.policy,
+        };
+        let _ = STICKY.insert(&client, given.pin(family, now_s), 0);
+    }
+    uplink
+}
+
+/// By the client alone: as long as the shares stay, so does his uplink.
+#[inline(never)]
+fn by_client(config: &Config, family: Family, client: &StickyKey, group: u32) -> u32 {
+    let key = FlowKey {
+        src: client.src,
+        dst: client.dst,
+        ..FlowKey::default()
+    };
+    slot_of(config, family, group, spread(config, &key))
+}
+
+/// The hash of a flow.
+///
+/// Not inlined: it needs stack, of which all frames together have 512 bytes.
+#[inline(never)]
+fn spread(config: &Config, key: &FlowKey) -> u64 {
+    hash::flow(config.seed, key)
+}
+
+/// The uplink of the flow's slot in the table of a group.
+#[inline(always)]
+fn slot_of(config: &Config, family: Family, group: u32, hash: u64) -> u32 {
+    let Some(slot) = GROUP_TABLE.get(group.wrapping_mul(GROUP_SLOTS) + select::among(hash, GROUP_SLOTS))
+    else {
+        return NOBODY;
+    };
+    let id = u32::from(select::in_bank(slot, family, config.bank));
+    match UPLINKS.get(id) {
+        Some(u) if id != 0 && u.families & family.bit() != 0 => id,
+        _ => NOBODY,
+    }
+}
+
 /// The uplink of the flow's slot; where somebody edited a weight in the map, the uplink by
 /// the weights as they are now.
 #[inline(always)]
-pub fn pick(config: &Config, family: Family, key: &FlowKey) -> Result<(u32, Reason), Reason> {
-    match choose(config, family, key) {
+fn pick(config: &Config, family: Family, hash: u64) -> Result<(u32, Reason), Reason> {
+    match choose(config, family, hash) {
         NOBODY => Err(Reason::BadSlot),
         id if id & BY_WEIGHT != 0 => Ok((id & !BY_WEIGHT, Reason::PickedByWeight)),
         id => Ok((id, Reason::Picked)),
     }
 }
 
-/// Not inlined: the hash needs stack, of which all frames together have 512 bytes. A function of
-/// its own returns one register, hence the number.
+/// Not inlined: a function of its own returns one register, hence the number.
 #[inline(never)]
-fn choose(config: &Config, family: Family, key: &FlowKey) -> u32 {
-    let hash = hash::flow(config.seed, key);
+fn choose(config: &Config, family: Family, hash: u64) -> u32 {
     let mut survey = Survey {
         family: family.bit(),
         total: 0,

@@ -15,8 +15,8 @@ const KERNEL_PIN_S: u32 = 1;
 
 /// What the flow table says.
 pub enum Found {
-    /// The flow keeps this uplink; 0 is the kernel.
-    Valid(u32),
+    /// The flow keeps this uplink, 0 being the kernel, which the policy behind it gave, or 0.
+    Valid(u32, u32),
     /// Its uplink died, or the kernel's choice may have changed.
     Stale(u32),
     /// A new flow.
@@ -61,32 +61,56 @@ pub fn find(family: Family, key: &FlowKey, now_s: u32) -> Found {
     if pin.last_used_s != now_s {
         pin.last_used_s = now_s;
     }
-    Found::Valid(uplink)
+    Found::Valid(uplink, u32::from(pin.policy))
+}
+
+/// What a pin says: an uplink, 0 being the kernel, and the number of the policy that gave it, or 0.
+#[derive(Clone, Copy)]
+pub struct Given {
+    /// Uplink id.
+    pub uplink: u32,
+    /// `Choice::policy`.
+    pub policy: u32,
+}
+
+impl Given {
+    /// By nobody's policy.
+    #[inline(always)]
+    pub const fn uplink(uplink: u32) -> Self {
+        Self { uplink, policy: 0 }
+    }
+
+    /// As a pin that begins now.
+    #[inline(always)]
+    pub fn pin(self, family: Family, now_s: u32) -> Pin {
+        Pin {
+            uplink: self.uplink as u16,
+            policy: self.policy as u16,
+            generation: generation(self.uplink, family),
+            last_used_s: now_s,
+            created_s: now_s,
+        }
+    }
 }
 
 /// Pins the flow. Returns the uplink it really has, which is another's when that was first.
 #[inline(always)]
-pub fn keep(family: Family, key: &FlowKey, uplink: u32, replace: bool, now_s: u32) -> u32 {
-    let generation = generation(uplink, family);
-    let pin = Pin {
-        uplink: uplink as u16,
-        policy: 0,
-        generation,
-        last_used_s: now_s,
-        created_s: now_s,
-    };
+pub fn keep(family: Family, key: &FlowKey, given: Given, replace: bool, now_s: u32) -> u32 {
+    let uplink = given.uplink;
+    let pin = given.pin(family, now_s);
     let flags = if replace { ANY } else { NOEXIST };
     if FLOWS.insert(key, pin, flags).is_ok() {
         return uplink;
     }
     match find(family, key, now_s) {
-        Found::Valid(other) => other,
+        Found::Valid(other, _) => other,
         _ => uplink,
     }
 }
 
+/// The generation of pins that are valid.
 #[inline(always)]
-fn generation(uplink: u32, family: Family) -> u32 {
+pub fn generation(uplink: u32, family: Family) -> u32 {
     UPLINKS.get(uplink).map_or(u32::MAX, |u: &Uplink| match family {
         Family::V4 => u.generation[0],
         Family::V6 => u.generation[1],

@@ -1,13 +1,14 @@
 //! The packet path. Unsure means: leave the packet to the kernel, untouched.
 
 use aya_ebpf::programs::TcContext;
-use uplink_common::{ABI, Config, Family, FlowKey, Reason, record::DEFRAGMENTED};
+use uplink_common::{ABI, Config, Reason, record::DEFRAGMENTED};
 
 use crate::{
     act, exempt, inbound,
     maps::{CONFIG, LOCALS, SCRATCH},
+    overhear,
     parse::{self, Packet},
-    passive, pick, pinned, skb, translate,
+    passive, pinned, place, skb, translate,
 };
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to our MAC.
@@ -42,6 +43,7 @@ fn inward(ctx: &TcContext) -> Result<Option<Reason>, Reason> {
         return Ok(None);
     }
     translate::inward(ctx, config);
+    overhear::overhear(ctx, config, true);
     let bytes = skb::linear(ctx);
     let network = parse::network(&bytes)?;
     let packet = packet()?;
@@ -87,6 +89,7 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
         return Err(Reason::Marked);
     }
     translate::inward(ctx, config);
+    overhear::overhear(ctx, config, true);
     let bytes = skb::linear(ctx);
     let network = parse::network(&bytes)?;
     let packet = packet()?;
@@ -99,51 +102,23 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
         return inbound::to_host(ctx, config, *owner, packet, network.family, opens);
     }
     let from = inbound::transit(ctx, config, packet, network.family);
-    let from = if opens { from } else { 0 };
-    let key = &packet.key;
-    match pinned::find(network.family, key, pinned::now_s()) {
-        pinned::Found::Valid(0) => Err(Reason::KernelPinned),
-        pinned::Found::Valid(uplink) => {
+    let was = match pinned::find(network.family, &packet.key, pinned::now_s()) {
+        pinned::Found::Valid(0, _) => return Err(Reason::KernelPinned),
+        pinned::Found::Valid(uplink, by) => {
             act::send(ctx, config, uplink, false);
-            Ok(Reason::Pinned)
+            if by != EVERYTHING_ELSE {
+                act::carried(by);
+            }
+            return Ok(Reason::Pinned);
         }
-        found => place(ctx, config, network.family, key, found.was(), from),
-    }
-}
-
-/// Finds an uplink for a flow without a valid pin, and pins it. `from` is the uplink that it came in
-/// by, or 0.
-#[inline(always)]
-fn place(
-    ctx: &TcContext,
-    config: &Config,
-    family: Family,
-    key: &FlowKey,
-    was: Option<u32>,
-    from: u32,
-) -> Result<Reason, Reason> {
-    let now_s = pinned::now_s();
-    if is_stale(config, now_s) {
-        return Err(Reason::Stale);
-    }
-    if let Err(reason) = exempt::by_route(ctx, family, key) {
-        if let Some(reason) = inbound::keep(ctx, config, from, key, family) {
-            return Ok(reason);
-        }
-        pinned::keep(family, key, 0, was.is_some(), now_s);
-        return Err(reason);
-    }
-    let (picked, reason) = pick::pick(config, family, key)?;
-    let uplink = pinned::keep(family, key, picked, was.is_some(), now_s);
-    if uplink == 0 {
-        return Err(Reason::KernelPinned);
-    }
-    act::send(ctx, config, uplink, true);
-    act::placed(EVERYTHING_ELSE);
-    match was {
-        Some(1..) => Ok(Reason::Repicked),
-        _ => Ok(reason),
-    }
+        pinned::Found::Stale(0) => place::BY_KERNEL,
+        pinned::Found::Stale(_) => place::BY_UPLINK,
+        pinned::Found::None => place::BY_NOBODY,
+    };
+    packet.v6 = network.family as u32;
+    packet.back = if opens { from as u8 } else { 0 };
+    packet.was = was;
+    Ok(place::place(ctx, config, packet))
 }
 
 /// Whether the daemon has been silent for longer than the user wants to trust its table.

@@ -113,6 +113,17 @@ pub fn source<B: Bytes>(bytes: &B, net: &Network) -> Option<Addr> {
     }
 }
 
+/// The differentiated services code point (RFC 2474).
+#[inline(always)]
+pub fn code_point<B: Bytes>(bytes: &B, net: &Network) -> Option<u32> {
+    let [first, second] = bytes.get(net.offset)?;
+    let class = match net.family {
+        Family::V4 => second,
+        Family::V6 => first << 4 | second >> 4,
+    };
+    Some(u32::from(class >> 2))
+}
+
 /// What an ICMPv6 error quotes begins here, if the packet is one without extension headers.
 #[inline(always)]
 pub fn quoted_by_icmpv6<B: Bytes>(bytes: &B, net: &Network) -> Option<usize> {

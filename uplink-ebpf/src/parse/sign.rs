@@ -11,14 +11,16 @@ pub struct Packet {
     pub key: FlowKey,
     /// The source in its own header, at egress: an error's key is that of what it quotes.
     pub source: Addr,
-    /// Its family by number, at egress.
+    /// Its family by number, where it is known to be read again.
     pub v6: u32,
+    /// What pin its flow had, at ingress: one of those in `place`.
+    pub was: u32,
     /// 1 where it may be the first of a connection, at egress. Four bytes that are cleared by one store;
     /// for more of them the compiler calls a loop.
     pub opens: u8,
     /// The uplink that it leaves by, at egress; 0: none.
     pub out: u8,
-    /// The uplink that it came in by, where it leaves towards a host behind us; 0: none.
+    /// The uplink that it came in by, where it is for a host behind us; 0: none.
     pub back: u8,
     /// 1 where it leaves without NAT.
     pub leaks: u8,
@@ -33,7 +35,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// The family, at egress.
+    /// The family, where it was noted.
     #[inline(always)]
     pub const fn family(&self) -> Family {
         match self.v6 {

@@ -42,6 +42,19 @@ pub const NAMES: &[&str] = &[
     "echoes",
     "passive",
     "policies",
+    "fields",
+    "sets",
+    "prefixes",
+    "values",
+    "exact",
+    "names",
+    "other_names",
+    "choices",
+    "groups",
+    "members",
+    "sticky",
+    "answers",
+    "copy",
 ];
 
 /// Handles to the maps.
@@ -356,7 +369,12 @@ fn trie_prefix(net: &IpNet) -> (u32, Addr) {
 /// The data of a map, whatever its type.
 pub(crate) fn data(map: &Map) -> &MapData {
     match map {
-        Map::Array(d) | Map::PerCpuArray(d) | Map::HashMap(d) | Map::LruHashMap(d) | Map::LpmTrie(d) => d,
+        Map::Array(d)
+        | Map::PerCpuArray(d)
+        | Map::HashMap(d)
+        | Map::LruHashMap(d)
+        | Map::LpmTrie(d)
+        | Map::RingBuf(d) => d,
         other => unreachable!("the BPF object has no map of this type: {other:?}"),
     }
 }
