@@ -16,7 +16,7 @@ use crate::{
     act,
     maps::{BYPASS, LOCALS, UPLINKS},
     pick, pinned,
-    policy::{self, About, LOOPBACK, Origin, UNKNOWN},
+    policy::{self, About, LOOPBACK, UNKNOWN},
     steer,
 };
 
@@ -198,7 +198,7 @@ fn pick_and_keep(
         now_s,
         pad: 0,
     };
-    let choice = policy::find(config, key, &about, Origin::Host);
+    let choice = policy::choice(config, policy::find::<true>(config, key, &about));
     let picked = pick::by_policy(config, family, key, choice, now_s);
     if let Some(choice) = choice {
         act::placed(choice.policy);

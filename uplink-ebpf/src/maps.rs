@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::bpf_fib_lookup as Lookup,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
 };
 use uplink_common::{
@@ -79,6 +79,8 @@ pub struct Scratch {
     pub question: Lookup,
     /// What a policy may mind beside the flow.
     pub about: About,
+    /// A question to `prefixes`.
+    pub prefix: Key<PrefixKey>,
 }
 
 /// By [`uplink_common::Reason`].

@@ -33,7 +33,18 @@ pub fn by_policy(
     let policy = choice.policy;
     let uplink = match choice.sticky {
         0 => slot_of(config, family, choice.group, hash),
-        _ => of_client(config, family, key, choice, now_s),
+        _ => {
+            let kept = recall(config, family, key, choice, now_s);
+            if kept != NOBODY {
+                return Ok((Given { uplink: kept, policy }, Reason::Picked));
+            }
+            let hash = of_ends(config, key, choice.sticky == STICKY_BOTH);
+            let uplink = slot_of(config, family, choice.group, hash);
+            if uplink != NOBODY {
+                remember(family, key, choice, uplink, now_s);
+            }
+            uplink
+        }
     };
     if uplink != NOBODY {
         return Ok((Given { uplink, policy }, Reason::Picked));
@@ -44,55 +55,68 @@ pub fn by_policy(
     pick(config, family, hash).map(|(uplink, reason)| (Given { uplink, policy }, reason))
 }
 
-/// The uplink that a client keeps, as long as the policy would still give it to somebody.
-///
-/// Not inlined: its keys take stack.
-#[inline(never)]
-fn of_client(config: &Config, family: Family, key: &FlowKey, choice: &Choice, now_s: u32) -> u32 {
+/// Whose uplink it is.
+#[inline(always)]
+fn client(family: Family, key: &FlowKey, choice: &Choice) -> StickyKey {
     let nobody = Addr([0; 16]);
-    let both = choice.sticky == STICKY_BOTH;
-    let client = StickyKey {
+    StickyKey {
         src: if flow::is_socket(&key.src) {
             nobody
         } else {
             key.src
         },
-        dst: if both { key.dst } else { nobody },
+        dst: if choice.sticky == STICKY_BOTH {
+            key.dst
+        } else {
+            nobody
+        },
         policy: choice.policy,
         family: family as u32,
+    }
+}
+
+/// The uplink that a client keeps, as long as the policy would still give it to somebody.
+///
+/// Not inlined: its key takes stack.
+#[inline(never)]
+fn recall(config: &Config, family: Family, key: &FlowKey, choice: &Choice, now_s: u32) -> u32 {
+    let Some(pin) = STICKY.get_ptr_mut(&client(family, key, choice)) else {
+        return NOBODY;
     };
-    if let Some(pin) = STICKY.get_ptr_mut(&client) {
-        // SAFETY: as in `pinned::find`.
-        let pin = unsafe { &mut *pin };
-        let uplink = u32::from(pin.uplink);
-        let fresh = now_s.wrapping_sub(pin.last_used_s) <= choice.sticky_s;
-        let valid = fresh && pinned::generation(uplink, family) == pin.generation;
-        let wanted = MEMBERS.get(choice.group);
-        if valid && wanted.is_some_and(|m| m.contains(family, config.bank, uplink)) {
-            pin.last_used_s = now_s;
-            return uplink;
-        }
+    // SAFETY: as in `pinned::find`.
+    let pin = unsafe { &mut *pin };
+    let uplink = u32::from(pin.uplink);
+    let fresh = now_s.wrapping_sub(pin.last_used_s) <= choice.sticky_s;
+    let lives = pinned::generation(uplink, family) == pin.generation;
+    let wanted = MEMBERS.get(choice.group);
+    if !fresh || !lives || !wanted.is_some_and(|m| m.contains(family, config.bank, uplink)) {
+        return NOBODY;
     }
-    let uplink = by_client(config, family, &client, choice.group);
-    if uplink != NOBODY {
-        let given = Given {
-            uplink,
-            policy: choice.policy,
-        };
-        let _ = STICKY.insert(&client, given.pin(family, now_s), 0);
-    }
+    pin.last_used_s = now_s;
     uplink
 }
 
-/// By the client alone: as long as the shares stay, so does his uplink.
+/// Not inlined, as `recall`.
 #[inline(never)]
-fn by_client(config: &Config, family: Family, client: &StickyKey, group: u32) -> u32 {
-    let key = FlowKey {
-        src: client.src,
-        dst: client.dst,
-        ..FlowKey::default()
-    };
-    slot_of(config, family, group, spread(config, &key))
+fn remember(family: Family, key: &FlowKey, choice: &Choice, uplink: u32, now_s: u32) {
+    let policy = choice.policy;
+    let pin = Given { uplink, policy }.pin(family, now_s);
+    let _ = STICKY.insert(&client(family, key, choice), pin, 0);
+}
+
+/// The hash of a client, or of a client and a destination: as long as the shares stay, so does his uplink.
+///
+/// Not inlined, as `recall`.
+#[inline(never)]
+fn of_ends(config: &Config, key: &FlowKey, both: bool) -> u64 {
+    let mut ends = FlowKey::default();
+    if !flow::is_socket(&key.src) {
+        ends.src = key.src;
+    }
+    if both {
+        ends.dst = key.dst;
+    }
+    spread(config, &ends)
 }
 
 /// The hash of a flow.

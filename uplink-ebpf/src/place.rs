@@ -12,7 +12,7 @@ use crate::{
     parse::{self, Bytes as _, Packet},
     pick,
     pinned::{self, Given},
-    policy::{self, About, Origin, UNKNOWN},
+    policy::{self, About, UNKNOWN},
     skb, steer,
 };
 
@@ -23,31 +23,58 @@ pub const BY_KERNEL: u32 = 1;
 /// [`Packet::was`]: it had an uplink, which died.
 pub const BY_UPLINK: u32 = 2;
 
-/// Finds an uplink for the flow, and pins it.
+/// Why the flow is none of ours, if so; the kernel is not asked again for some time.
 ///
-/// Not inlined, and all that it is told is in memory: the verifier looks at it once, not once for each way
-/// here.
+/// Not inlined, and all that it and those that follow are told is in memory: the verifier looks at them
+/// once, not once for each way here.
 #[inline(never)]
-pub fn place(ctx: &TcContext, config: &Config, packet: &Packet) -> Reason {
+pub fn leave_alone(ctx: &TcContext, config: &Config, packet: &Packet) -> Option<Reason> {
     let now_s = pinned::now_s();
     if steer::is_stale(config, now_s) {
-        return Reason::Stale;
+        return Some(Reason::Stale);
     }
     let (family, key) = (packet.family(), &packet.key);
-    let again = packet.was != BY_NOBODY;
-    if let Err(reason) = is_ours(ctx, config, family, key) {
-        if let Some(reason) = inbound::keep(ctx, config, u32::from(packet.back), key, family) {
-            return reason;
-        }
-        pinned::keep(family, key, Given::uplink(0), again, now_s);
-        return reason;
+    let reason = is_ours(ctx, config, family, key).err()?;
+    if let Some(reason) = inbound::keep(ctx, config, u32::from(packet.back), key, family) {
+        return Some(reason);
     }
-    let choice = policy_of(ctx, config, key, now_s);
+    let again = packet.was != BY_NOBODY;
+    pinned::keep(family, key, Given::uplink(0), again, now_s);
+    Some(reason)
+}
+
+/// The place of the flow's policy, from 1; 0: it has none.
+#[inline(never)]
+pub fn policy_of(ctx: &TcContext, config: &Config, packet: &Packet) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: as in `steer::packet`.
+    let about = unsafe { &mut (*scratch).about };
+    *about = About {
+        iif: skb::fields(ctx).ifindex,
+        dscp: UNKNOWN,
+        mac: 0,
+        now_s: pinned::now_s(),
+        pad: 0,
+    };
+    if policy::fields(config) & (Field::Dscp.bit() | Field::Mac.bit()) != 0 {
+        look_closer(ctx, about);
+    }
+    policy::find::<false>(config, &packet.key, about)
+}
+
+/// Finds an uplink for the flow, and pins it.
+#[inline(never)]
+pub fn place(ctx: &TcContext, config: &Config, packet: &Packet) -> Reason {
+    let (family, key, now_s) = (packet.family(), &packet.key, pinned::now_s());
+    let choice = policy::choice(config, packet.policy);
     let (given, reason) = match pick::by_policy(config, family, key, choice, now_s) {
         Ok(picked) => picked,
         Err(Reason::Refused) => return refuse(ctx, config, choice),
         Err(reason) => return reason,
     };
+    let again = packet.was != BY_NOBODY;
     let uplink = pinned::keep(family, key, given, again, now_s);
     if uplink == 0 {
         return Reason::KernelPinned;
@@ -70,25 +97,6 @@ fn is_ours(ctx: &TcContext, config: &Config, family: Family, key: &FlowKey) -> R
         return Ok(());
     }
     exempt::by_route(ctx, family, key)
-}
-
-/// The policy of a new flow.
-#[inline(always)]
-fn policy_of(ctx: &TcContext, config: &Config, key: &FlowKey, now_s: u32) -> Option<&'static Choice> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: as in `steer::packet`.
-    let about = unsafe { &mut (*scratch).about };
-    *about = About {
-        iif: skb::fields(ctx).ifindex,
-        dscp: UNKNOWN,
-        mac: 0,
-        now_s,
-        pad: 0,
-    };
-    if policy::fields(config) & (Field::Dscp.bit() | Field::Mac.bit()) != 0 {
-        look_closer(ctx, about);
-    }
-    policy::find(config, key, about, Origin::Others)
 }
 
 /// What the key has not, and few policies ask for.

@@ -8,15 +8,15 @@ use aya_ebpf::{
 use uplink_common::{
     Addr, Config, FlowKey, Reason,
     policy::{
-        Choice, Classifier, DPORTS, DSCPS, ExactKey, FIELDS, Field, NO_PORT, PROTOS, PrefixKey, SPORTS,
-        TAG_BITS, WORDS, choice_index, has_ports, set_index, value_index,
+        Choice, Classifier, DPORTS, DSCPS, ExactKey, FIELDS, Field, MAX_POLICIES, NO_PORT, PROTOS, PrefixKey,
+        SPORTS, TAG_BITS, WORDS, choice_index, has_ports, set_index, value_index,
     },
     record::LEARNS,
 };
 
 use crate::{
     act,
-    maps::{CHOICES, CLASSIFIER, EXACT, NAMES, OTHER_NAMES, PREFIXES, SETS, VALUES},
+    maps::{CHOICES, CLASSIFIER, EXACT, NAMES, OTHER_NAMES, PREFIXES, SCRATCH, SETS, VALUES},
     walk::{GO_ON, STOP, walk},
 };
 
@@ -35,16 +35,6 @@ pub struct About {
     pub pad: u32,
 }
 
-/// Whose flow it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Origin {
-    /// Forwarded.
-    Others,
-    /// A socket of this host: its address is not known yet, its owner is.
-    Host,
-}
-
 /// A value that is not there.
 pub const UNKNOWN: u32 = u32::MAX;
 /// Index of `lo`, which stands for this host itself.
@@ -59,7 +49,6 @@ struct Search<'a> {
     about: &'a About,
     classifier: &'a Classifier,
     bank: u32,
-    origin: Origin,
     /// Words that may have a member.
     summary: u64,
     /// By field what it answered, at last the policies in force: indices of sets within the bank.
@@ -68,20 +57,24 @@ struct Search<'a> {
     found: u32,
 }
 
-/// The choice of the first policy that matches.
+/// The place of the first policy that matches, from 1; 0: none does. `HOST`: the flow is that of a socket of this
+/// host, whose address is not known yet, but its owner is. A packet program may not even have the code that
+/// asks for owners.
 #[inline(always)]
-pub fn find(config: &Config, key: &FlowKey, about: &About, origin: Origin) -> Option<&'static Choice> {
-    let bank = config.policy_bank & 1;
-    if CLASSIFIER.get(bank)?.policies == 0 {
+pub fn find<const HOST: bool>(config: &Config, key: &FlowKey, about: &About) -> u32 {
+    match CLASSIFIER.get(config.policy_bank & 1) {
+        Some(classifier) if classifier.policies != 0 => classify::<HOST>(config, key, about),
+        _ => 0,
+    }
+}
+
+/// What the policy at a place does.
+#[inline(always)]
+pub fn choice(config: &Config, place: u32) -> Option<&'static Choice> {
+    if place == 0 {
         return None;
     }
-    match classify(config, key, about, origin) {
-        0 => None,
-        place => CHOICES.get(choice_index(
-            bank,
-            (place - 1) % uplink_common::policy::MAX_POLICIES,
-        )),
-    }
+    CHOICES.get(choice_index(config.policy_bank, (place - 1) % MAX_POLICIES))
 }
 
 /// Which fields the policies mind.
@@ -90,11 +83,9 @@ pub fn fields(config: &Config) -> u32 {
     CLASSIFIER.get(config.policy_bank & 1).map_or(0, |c| c.fields)
 }
 
-/// The place of the first policy that matches, from 1; 0: none does.
-///
 /// Not inlined: it needs stack, of which all frames together have 512 bytes.
 #[inline(never)]
-fn classify(config: &Config, key: &FlowKey, about: &About, origin: Origin) -> u32 {
+fn classify<const HOST: bool>(config: &Config, key: &FlowKey, about: &About) -> u32 {
     let bank = config.policy_bank & 1;
     let Some(classifier) = CLASSIFIER.get(bank) else {
         return 0;
@@ -104,7 +95,6 @@ fn classify(config: &Config, key: &FlowKey, about: &About, origin: Origin) -> u3
         about,
         classifier,
         bank,
-        origin,
         summary: u64::MAX,
         sets: [0; FIELDS + 1],
         found: 0,
@@ -119,7 +109,7 @@ fn classify(config: &Config, key: &FlowKey, about: &About, origin: Origin) -> u3
     if config.flags & LEARNS != 0 {
         notice(key, about);
     }
-    walk(FIELDS as u32, field, &mut search);
+    walk(FIELDS as u32, field::<HOST>, &mut search);
     walk(WORDS as u32, word, &mut search);
     search.found
 }
@@ -147,18 +137,17 @@ impl Search<'_> {
 
 /// Looks one field up, if any policy minds it. By a walk, so that the verifier looks at each field once, not
 /// once for each way through the others.
-extern "C" fn field(index: u32, search: *mut Search<'_>) -> i64 {
+extern "C" fn field<const HOST: bool>(index: u32, search: *mut Search<'_>) -> i64 {
     // SAFETY: `walk` passes a valid state.
     let search = unsafe { &mut *search };
     if index as usize >= FIELDS || !search.minds(index as usize) {
         return GO_ON;
     }
     let (key, about, bank) = (search.key, search.about, search.bank);
-    let host = search.origin == Origin::Host;
     match index {
-        0 if host => search.answer(Field::Src, UNKNOWN),
-        0 => search.answer(Field::Src, prefix(Field::Src.tag(bank), &key.src)),
-        1 => search.answer(Field::Dst, prefix(Field::Dst.tag(bank), &key.dst)),
+        0 if HOST => search.answer(Field::Src, UNKNOWN),
+        0 => search.answer(Field::Src, prefix::<HOST>(Field::Src.tag(bank), &key.src)),
+        1 => search.answer(Field::Dst, prefix::<HOST>(Field::Dst.tag(bank), &key.dst)),
         2 => search.answer(Field::Sport, value(bank, SPORTS, port(key.proto, key.sport))),
         3 => search.answer(Field::Dport, value(bank, DPORTS, port(key.proto, key.dport))),
         4 => search.answer(Field::Proto, value(bank, PROTOS, u32::from(key.proto))),
@@ -166,9 +155,9 @@ extern "C" fn field(index: u32, search: *mut Search<'_>) -> i64 {
         5 => search.answer(Field::Dscp, UNKNOWN),
         6 => search.answer(Field::Iif, exact(Field::Iif.tag(bank), u64::from(about.iif))),
         7 => search.answer(Field::Mac, exact(Field::Mac.tag(bank), about.mac)),
-        8 if host => search.answer(Field::Uid, user(bank)),
+        8 if HOST => search.answer(Field::Uid, user(bank)),
         8 => search.answer(Field::Uid, UNKNOWN),
-        9 if host => search.answer(Field::Cgroup, cgroup(bank)),
+        9 if HOST => search.answer(Field::Cgroup, cgroup(bank)),
         9 => search.answer(Field::Cgroup, UNKNOWN),
         10 => search.answer(Field::Name, name(&key.dst, bank, about.now_s)),
         _ => return STOP,
@@ -230,9 +219,9 @@ fn notice(key: &FlowKey, about: &About) {
 
 /// The set for the longest prefix of a value.
 ///
-/// Not inlined: the key takes stack.
+/// Not inlined: the key takes stack. A packet program, which has little left, has its key in memory.
 #[inline(never)]
-fn prefix(tag: u32, value: &Addr) -> u32 {
+fn prefix<const HOST: bool>(tag: u32, value: &Addr) -> u32 {
     let key = Key::new(
         TAG_BITS + 128,
         PrefixKey {
@@ -240,7 +229,16 @@ fn prefix(tag: u32, value: &Addr) -> u32 {
             value: *value,
         },
     );
-    PREFIXES.get(&key).copied().unwrap_or(UNKNOWN)
+    if HOST {
+        return PREFIXES.get(&key).copied().unwrap_or(UNKNOWN);
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return UNKNOWN;
+    };
+    // SAFETY: as in `steer::packet`.
+    let room = unsafe { &mut (*scratch).prefix };
+    *room = key;
+    PREFIXES.get(&*room).copied().unwrap_or(UNKNOWN)
 }
 
 /// Not inlined, as `prefix`.
@@ -262,7 +260,7 @@ fn user(bank: u32) -> u32 {
     let [a, b, c, d] = (bpf_get_current_uid_gid() as u32).to_be_bytes();
     let mut value = Addr([0; 16]);
     (value.0[0], value.0[1], value.0[2], value.0[3]) = (a, b, c, d);
-    prefix(Field::Uid.tag(bank), &value)
+    prefix::<true>(Field::Uid.tag(bank), &value)
 }
 
 /// Where the way up from the cgroup of a process is.

@@ -118,6 +118,10 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
     packet.v6 = network.family as u32;
     packet.back = if opens { from as u8 } else { 0 };
     packet.was = was;
+    if let Some(reason) = place::leave_alone(ctx, config, packet) {
+        return Err(reason);
+    }
+    packet.policy = place::policy_of(ctx, config, packet);
     Ok(place::place(ctx, config, packet))
 }
 

@@ -13,6 +13,8 @@ pub struct Packet {
     pub source: Addr,
     /// Its family by number, where it is known to be read again.
     pub v6: u32,
+    /// The place of its policy, from 1, at ingress; 0: it has none.
+    pub policy: u32,
     /// What pin its flow had, at ingress: one of those in `place`.
     pub was: u32,
     /// 1 where it may be the first of a connection, at egress. Four bytes that are cleared by one store;
