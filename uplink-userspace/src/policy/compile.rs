@@ -136,7 +136,10 @@ impl Compiled {
         of: impl Fn(&Match) -> &config::Field<u8>,
     ) -> Result<(), Full> {
         let single = |asked: &config::Field<u8>| config::Field {
-            any: asked.any.as_ref().map(|any| any.iter().map(|n| *n..=*n).collect()),
+            any: asked
+                .any
+                .as_ref()
+                .map(|any| any.iter().map(|n| *n..=*n).collect()),
             not: asked.not.iter().map(|n| *n..=*n).collect(),
         };
         let asked: Vec<_> = policies.iter().map(|p| single(of(&p.matches))).collect();

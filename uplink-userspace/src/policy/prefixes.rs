@@ -79,14 +79,16 @@ impl Walk {
 
     /// The set of the next prefix, unless the one around it has the same.
     fn enter(&mut self, key: Key, own: &[Item<Key>]) -> Option<Set> {
-        while self.around.last().is_some_and(|(around, _)| !covers(*around, key)) {
+        while self
+            .around
+            .last()
+            .is_some_and(|(around, _)| !covers(*around, key))
+        {
             self.around.pop();
         }
         let around = self.around.last().map(|(_, answer)| *answer);
         // A short IPv6 prefix does not mean the IPv4 addresses that are written inside it.
-        let mut answer = around
-            .filter(|_| key != IPV4)
-            .unwrap_or(Answer::new(&self.free));
+        let mut answer = around.filter(|_| key != IPV4).unwrap_or(Answer::new(&self.free));
         own.iter().for_each(|item| answer.take(item));
         self.around.push((key, answer));
         let before = around.map_or(self.free, |a| a.set());
