@@ -20,7 +20,7 @@ pub use domains::Domains;
 pub use full::{Full, Limit};
 pub use numbers::{Assigned, Numbers};
 pub use prefixes::{Prefix, uid_value};
-pub use sets::Sets;
+pub use sets::{IN_FORCE, Sets};
 
 #[cfg(test)]
 mod tests;
