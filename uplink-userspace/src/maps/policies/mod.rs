@@ -59,7 +59,7 @@ impl PolicyMaps {
     }
 
     /// Fills the bank that is not live. `learned` are all addresses whose names are known, with their names and when
-    /// they are forgotten. Returns how many of them there was no room for.
+    /// they are forgotten; others are forgotten now. Returns how many of them there was no room for.
     ///
     /// # Errors
     /// When the kernel refuses a write; the live bank is as it was.

@@ -18,10 +18,6 @@ pub struct NameTable {
     sets: Memory<Set>,
     /// `None` where the bank is an earlier daemon's.
     banks: [Option<Bank>; 2],
-    /// The addresses that are in the map by us.
-    known: HashSet<Addr>,
-    /// Whether an earlier daemon's addresses may be in the map.
-    strangers: bool,
 }
 
 struct Bank {
@@ -35,8 +31,6 @@ impl NameTable {
             names,
             sets,
             banks: [None, None],
-            known: HashSet::new(),
-            strangers: true,
         }
     }
 
@@ -72,9 +66,7 @@ impl NameTable {
         self.sets.settle();
         self.names
             .insert(address, record, 0)
-            .with_context(|| format!("map `names`, {address:?}"))?;
-        self.known.insert(address);
-        Ok(())
+            .with_context(|| format!("map `names`, {address:?}"))
     }
 
     /// What an earlier daemon wrote for the banks that are still its.
@@ -94,7 +86,6 @@ impl NameTable {
     /// # Errors
     /// When the kernel refuses.
     pub fn remove(&mut self, address: Addr) -> Result<()> {
-        self.known.remove(&address);
         absent(self.names.remove(&address)).with_context(|| format!("map `names`, {address:?}"))
     }
 
@@ -111,7 +102,7 @@ impl NameTable {
         Ok(())
     }
 
-    /// Writes all that is known anew, and removes what only an earlier daemon knew. Returns how many addresses there
+    /// Holds exactly these addresses from now on, an earlier daemon's among them or not. Returns how many of them there
     /// was no room for.
     pub(super) fn relearn<'a, N>(
         &mut self,
@@ -120,30 +111,34 @@ impl NameTable {
     where
         N: IntoIterator<Item = &'a str> + Clone,
     {
+        let learned: Vec<(Addr, N, u32)> = learned.into_iter().collect();
+        self.forget_others(&learned.iter().map(|(address, ..)| *address).collect())?;
         let mut left_out = 0;
         for (address, names, expires_s) in learned {
             match self.insert(address, names, expires_s) {
-                Err(e) if e.is::<Full>() => {
+                Err(e) if is_full(&e) => {
                     left_out += 1;
                     self.remove(address)?;
                 }
                 done => done?,
             }
         }
-        if self.strangers {
-            self.forget_strangers()?;
-        }
         Ok(left_out)
     }
 
-    fn forget_strangers(&mut self) -> Result<()> {
+    fn forget_others(&mut self, learned: &HashSet<Addr>) -> Result<()> {
         let present: Vec<Addr> = self.names.keys().collect::<Result<_, _>>()?;
-        for address in present.iter().filter(|a| !self.known.contains(a)) {
+        for address in present.iter().filter(|a| !learned.contains(a)) {
             absent(self.names.remove(address))?;
         }
-        self.strangers = false;
         Ok(())
     }
+}
+
+/// Whether it is for want of room that an address could not be written: for its set, or for itself.
+fn is_full(error: &anyhow::Error) -> bool {
+    let full = |e: &MapError| matches!(e, MapError::SyscallError(e) if e.io_error.raw_os_error() == Some(libc::E2BIG));
+    error.is::<Full>() || error.downcast_ref::<MapError>().is_some_and(full)
 }
 
 impl Bank {
@@ -158,10 +153,10 @@ impl Bank {
     }
 }
 
-/// To remove what is not there is no error.
+/// To remove what is not there is no error. Reads of it are [`MapError::KeyNotFound`], removals are not.
 pub(super) fn absent(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
-        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other,
     }
 }
