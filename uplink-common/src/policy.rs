@@ -142,6 +142,12 @@ impl Set {
         self.combine(other, |a, b| a | b)
     }
 
+    /// The members that are not the other's.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        self.combine(other, |a, b| a & !b)
+    }
+
     /// The first in order.
     #[must_use]
     pub fn first(&self) -> Option<u32> {
@@ -378,6 +384,8 @@ mod tests {
             (Some(64), Some(3), Some(1023))
         );
         assert_eq!(a.or(&b).first(), Some(3));
+        assert_eq!(a.or(&b).without(&b).words, a.without(&b).words);
+        assert_eq!((b.without(&a).first(), b.without(&b)), (Some(3), Set::EMPTY));
         assert_eq!((a.summary, a.and(&b).summary), (1 << 1 | 1 << 15, 1 << 15));
         assert!(a.contains(70) && !a.contains(71));
     }

@@ -1,5 +1,7 @@
 //! The BPF maps as user space writes and reads them.
 
+pub mod memory;
+pub mod policies;
 mod record;
 mod slots;
 
@@ -167,7 +169,7 @@ impl Maps {
         let bank = (before.bank & 1) ^ 1;
         let v4 = table::build(&claims(uplinks, selection, Family::V4));
         let v6 = table::build(&claims(uplinks, selection, Family::V6));
-        self.slots.write(bank as usize, &v4, &v6);
+        self.slots.write(bank as usize, &v4, &v6)?;
         for u in uplinks {
             let old = self.uplinks.get(&u32::from(u.id), 0)?;
             let mut record = record(u, selection, &old);

@@ -1,0 +1,134 @@
+//! Array maps as memory.
+
+use std::marker::PhantomData;
+use std::os::fd::AsRawFd as _;
+use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, fence};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Map, MapData};
+
+/// An array map in our address space: whole tables are written by plain stores, without a system call for each
+/// element.
+pub struct Memory<T> {
+    memory: NonNull<u8>,
+    elements: u32,
+    map: MapData,
+    records: PhantomData<T>,
+}
+
+// SAFETY: the mapping is the process's, not a thread's, and `map` is a descriptor.
+unsafe impl<T: Send> Send for Memory<T> {}
+
+impl<T: aya::Pod> Memory<T> {
+    /// Elements of an array map lie at multiples of eight bytes (`array_map_alloc` of the kernel).
+    const STRIDE: usize = size_of::<T>().next_multiple_of(8);
+
+    /// Maps an array map that has `BPF_F_MMAPABLE`.
+    ///
+    /// # Errors
+    /// When it is no array, of other records, or cannot be mapped.
+    pub fn new(name: &str, map: Map) -> Result<Self> {
+        let Map::Array(map) = map else {
+            bail!("the map `{name}` is no array")
+        };
+        let info = map.info()?;
+        ensure!(
+            info.value_size() as usize == size_of::<T>(),
+            "the map `{name}` has elements of {} bytes instead of {}: it belongs to another version of uplink",
+            info.value_size(),
+            size_of::<T>()
+        );
+        let elements = info.max_entries();
+        let memory = Self::mapped(&map, elements as usize * Self::STRIDE);
+        Ok(Self {
+            memory: memory.with_context(|| format!("mapping the map `{name}`"))?,
+            elements,
+            map,
+            records: PhantomData,
+        })
+    }
+
+    fn mapped(map: &MapData, length: usize) -> Result<NonNull<u8>> {
+        use std::os::fd::AsFd as _;
+        // SAFETY: a fresh shared mapping of a map that is kept open beside it.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.fd().as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        NonNull::new(memory.cast()).context("it lies at address zero")
+    }
+
+    /// How many elements there are.
+    #[must_use]
+    pub const fn elements(&self) -> u32 {
+        self.elements
+    }
+
+    /// Where an element is; valid as long as `self` is.
+    ///
+    /// # Errors
+    /// When there is none of this index.
+    pub fn at(&self, index: u32) -> Result<*mut T> {
+        ensure!(
+            index < self.elements,
+            "element {index} of {} that there are",
+            self.elements
+        );
+        // SAFETY: the index is below the number of elements, so the element lies within the mapping.
+        Ok(unsafe { self.memory.as_ptr().add(index as usize * Self::STRIDE) }.cast())
+    }
+
+    /// Writes an element. Four bytes at most are seen whole by whoever reads meanwhile.
+    ///
+    /// # Errors
+    /// When there is none of this index.
+    pub fn write(&mut self, index: u32, value: T) -> Result<()> {
+        let element = self.at(index)?;
+        // SAFETY: the element is in the mapping and, at a multiple of eight bytes, aligned.
+        unsafe { element.write_volatile(value) };
+        Ok(())
+    }
+
+    /// Reads an element.
+    ///
+    /// # Errors
+    /// When there is none of this index.
+    pub fn read(&self, index: u32) -> Result<T> {
+        let element = self.at(index)?;
+        // SAFETY: as for `write`; every bit pattern is a record.
+        Ok(unsafe { element.read_volatile() })
+    }
+
+    /// What was written is seen before anything that is written from now on.
+    pub fn settle(&self) {
+        fence(Ordering::Release);
+    }
+
+    /// A mapping of its own, such as for another thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn another(&self, name: &str) -> Result<Self> {
+        use std::os::fd::AsFd as _;
+        let fd = self.map.fd().as_fd().try_clone_to_owned()?;
+        Self::new(name, Map::Array(MapData::from_fd(fd)?))
+    }
+}
+
+impl<T> Drop for Memory<T> {
+    fn drop(&mut self) {
+        let length = self.elements as usize * size_of::<T>().next_multiple_of(8);
+        // SAFETY: the mapping that `new` made, with its length.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), length) };
+    }
+}
