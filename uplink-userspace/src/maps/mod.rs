@@ -18,6 +18,7 @@ use crate::{resolve, table};
 
 pub use record::{Settings, found_dead, name};
 
+use policies::{NameTable, PolicyMaps};
 use record::{claims, name_bytes, record, same_name, voided};
 use slots::SlotTable;
 
@@ -74,6 +75,10 @@ pub struct Maps {
     sent: PerCpuArray<MapData, Traffic>,
     received: PerCpuArray<MapData, Traffic>,
     passive: PerCpuArray<MapData, Passive>,
+    /// What policies look at, and what they do.
+    pub policies: PolicyMaps,
+    /// The addresses that names are known of; taken by whoever learns them.
+    pub names: Option<NameTable>,
     /// What was written last, to write differences only.
     addresses: Option<Addresses>,
 }
@@ -110,7 +115,10 @@ impl Maps {
             ebpf.take_map(name)
                 .with_context(|| format!("the BPF object has no map `{name}`"))
         };
+        let (policies, names) = PolicyMaps::take(&mut take)?;
         Ok(Self {
+            policies,
+            names: Some(names),
             config: take("config")?.try_into()?,
             uplinks: take("uplinks")?.try_into()?,
             slots: SlotTable::new(take("slots")?)?,
@@ -249,11 +257,8 @@ impl Maps {
     pub fn take_leaks(&mut self) -> Result<Vec<FlowKey>> {
         let leaked: Vec<FlowKey> = self.leaks.keys().filter_map(Result::ok).collect();
         for key in &leaked {
-            match self.leaks.remove(key) {
-                // An old one may have made room meanwhile.
-                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
-                Err(e) => return Err(e.into()),
-            }
+            // An old one may have made room meanwhile.
+            policies::absent(self.leaks.remove(key))?;
         }
         Ok(leaked)
     }

@@ -22,7 +22,7 @@ pub use names::NameTable;
 pub use reader::PolicyReader;
 
 use held::{Changes, Held, bank_of, changes};
-use names::absent;
+pub(crate) use names::absent;
 
 /// Handles to the maps.
 pub struct PolicyMaps {
@@ -44,7 +44,7 @@ impl PolicyMaps {
     /// When one is missing or of another version.
     pub fn take(take: &mut impl FnMut(&'static str) -> Result<Map>) -> Result<(Self, NameTable)> {
         let maps = Self {
-            classifier: take("classifier")?.try_into()?,
+            classifier: take("fields")?.try_into()?,
             sets: Memory::new("sets", take("sets")?)?,
             prefixes: take("prefixes")?.try_into()?,
             values: Memory::new("values", take("values")?)?,
@@ -89,7 +89,7 @@ impl PolicyMaps {
         }
         self.classifier
             .set(bank, compiled.classifier, 0)
-            .context("map `classifier`")?;
+            .context("map `fields`")?;
         let left_out = names.relearn(learned)?;
         self.held[bank as usize] = Some(wanted);
         Ok(left_out)
@@ -157,7 +157,7 @@ impl PolicyMaps {
     /// When the kernel refuses; those that were in force stay so.
     pub fn set_active(&mut self, bank: u32, active: &Set) -> Result<()> {
         let bank = bank & 1;
-        let mut classifier = self.classifier.get(&bank, 0).context("map `classifier`")?;
+        let mut classifier = self.classifier.get(&bank, 0).context("map `fields`")?;
         if self.sets.read(set_index(bank, classifier.active))? == *active {
             return Ok(());
         }
@@ -166,9 +166,7 @@ impl PolicyMaps {
         self.sets.write(set_index(bank, index), *active)?;
         self.sets.settle();
         classifier.active = index;
-        self.classifier
-            .set(bank, classifier, 0)
-            .context("map `classifier`")
+        self.classifier.set(bank, classifier, 0).context("map `fields`")
     }
 
     /// The names and numbers of a bank's policies: what an earlier daemon left.

@@ -154,7 +154,7 @@ impl Bank {
 }
 
 /// To remove what is not there is no error. Reads of it are [`MapError::KeyNotFound`], removals are not.
-pub(super) fn absent(removed: Result<(), MapError>) -> Result<(), MapError> {
+pub(crate) fn absent(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
         Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other,

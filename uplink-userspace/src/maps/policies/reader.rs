@@ -34,7 +34,7 @@ impl PolicyReader {
         let config: Array<MapData, Config> = open(bpffs, "config")?;
         Ok(Self {
             bank: config.get(&0, 0)?.policy_bank & 1,
-            classifier: open(bpffs, "classifier")?,
+            classifier: open(bpffs, "fields")?,
             sets: open(bpffs, "sets")?,
             prefixes: open(bpffs, "prefixes")?,
             values: open(bpffs, "values")?,
@@ -66,7 +66,7 @@ fn open<M: TryFrom<Map, Error = MapError>>(bpffs: &Path, name: &str) -> Result<M
 
 impl Tables for PolicyReader {
     fn classifier(&self) -> Result<Classifier> {
-        self.classifier.get(&self.bank, 0).context("map `classifier`")
+        self.classifier.get(&self.bank, 0).context("map `fields`")
     }
 
     fn set(&self, index: u32) -> Result<Set> {
