@@ -46,6 +46,7 @@ pub(crate) fn input(uplinks: &[Uplink]) -> Input<'_> {
         mode: NatMode::Masquerade,
         local: false,
         reset: false,
+        aggregate: None,
     }
 }
 
