@@ -373,6 +373,25 @@ mod tests {
     }
 
     #[test]
+    fn the_aggregate_interface_takes_our_own_packets_and_loosens_strict_filters() {
+        let one = [uplink(1, "eth0", false)];
+        let filters = |value: &'static str| {
+            move |path: &str| Some(if path.ends_with("rp_filter") { value } else { "0" }.to_owned())
+        };
+        let pair = [
+            "net/ipv4/conf/mpath0-in/forwarding=1",
+            "net/ipv4/conf/mpath0-in/accept_local=1",
+            "net/ipv4/conf/mpath0-in/rp_filter=2",
+        ];
+        assert_eq!(paths(&of_aggregate(&one, "mpath0", filters("0"))), pair);
+        let strict = paths(&of_aggregate(&one, "mpath0", filters("1")));
+        assert_eq!(strict[3..], ["net/ipv4/conf/eth0/rp_filter=2"]);
+        let six = of_aggregate(&[uplink(1, "eth0", true)], "mpath0", filters("0"));
+        assert!(has(&six, "net/ipv6/conf/mpath0/disable_ipv6=0") && has(&six, "mpath0-in/disable_ipv6=0"));
+        assert_eq!(of_aggregate(&one, "mpath0", |_| None), []);
+    }
+
+    #[test]
     fn advertisements_are_kept_before_forwarding_is_on() {
         let up = [uplink(1, "eth0", true)];
         let read = |path: &str| Some(if path.contains("lan0/accept_ra") { "0" } else { "1" }.into());

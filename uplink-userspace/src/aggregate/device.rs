@@ -266,3 +266,60 @@ fn address(index: u32) -> AddressMessage {
     ];
     message
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end() -> End {
+        End {
+            name: "mpath0".into(),
+            mtu: 1492,
+            group: 20000,
+            address: false,
+        }
+    }
+
+    /// As the kernel shows an end that is as it has to be.
+    fn whole() -> LinkMessage {
+        let mut link = bare(&end());
+        let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        link.attributes.extend([
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
+            LinkAttribute::IfAlias(ALIAS.into()),
+            LinkAttribute::Group(20000),
+            LinkAttribute::AfSpecUnspec(vec![inet6]),
+        ]);
+        link
+    }
+
+    fn without(gone: impl Fn(&LinkAttribute) -> bool) -> LinkMessage {
+        let mut link = whole();
+        link.attributes.retain(|a| !gone(a));
+        link
+    }
+
+    #[test]
+    fn a_veth_with_our_address_or_alias_is_ours() {
+        assert!(is_ours(&whole()) && is_ours(&without(|a| matches!(a, LinkAttribute::IfAlias(_)))));
+        assert!(is_ours(&without(|a| matches!(a, LinkAttribute::Address(_)))));
+        let neither = |a: &LinkAttribute| matches!(a, LinkAttribute::Address(_) | LinkAttribute::IfAlias(_));
+        assert!(!is_ours(&without(neither)));
+        assert!(!is_ours(&without(|a| matches!(a, LinkAttribute::LinkInfo(_)))));
+    }
+
+    #[test]
+    fn only_what_differs_is_set() {
+        assert_eq!(differences(&whole(), &end()), []);
+        let other = End { mtu: 1400, ..end() };
+        assert_eq!(differences(&whole(), &other), [LinkAttribute::Mtu(1400)]);
+        let nameless = without(|a| matches!(a, LinkAttribute::IfAlias(_)));
+        assert_eq!(
+            differences(&nameless, &end()),
+            [LinkAttribute::IfAlias(ALIAS.into())]
+        );
+        // A kernel without IPv6 has no such addresses to keep away.
+        let v4 = without(|a| matches!(a, LinkAttribute::AfSpecUnspec(_)));
+        assert_eq!(differences(&v4, &end()), []);
+    }
+}
