@@ -51,6 +51,7 @@ pub async fn snapshot(protocol: u8) -> Result<Host> {
         default_routes: tables.defaults,
         peers: addresses.iter().filter_map(peer).collect(),
         aggregates,
+        entering: tables.entering,
     })
 }
 

@@ -53,7 +53,7 @@ pub async fn ensure(outer: &str, uplinks: &[Uplink], kernel: &Kernel) -> Result<
         group,
         address,
     });
-    let mut done = Vec::new();
+    let (mut done, mut made) = (Vec::new(), false);
     if ends.iter().any(|end| find(&links, &end.name).is_none()) {
         // Half a pair is none: an end that was renamed or moved away goes first.
         for end in &ends {
@@ -64,7 +64,7 @@ pub async fn ensure(outer: &str, uplinks: &[Uplink], kernel: &Kernel) -> Result<
         create(&netlink, &ends)
             .await
             .with_context(|| format!("making {outer}"))?;
-        done.push(format!("{outer} was made"));
+        made = true;
         links = self::links(&netlink).await?;
     }
     for end in &ends {
@@ -76,7 +76,10 @@ pub async fn ensure(outer: &str, uplinks: &[Uplink], kernel: &Kernel) -> Result<
         let what = mend(&netlink, link, end).await;
         done.extend(what.with_context(|| format!("setting up {}", end.name))?);
     }
-    Ok(done)
+    Ok(match made {
+        true => vec![format!("{outer} was made")],
+        false => done,
+    })
 }
 
 /// Removes every pair of ours but the one called `outer`, and says how many that was.

@@ -14,6 +14,7 @@ use crate::config::{At, Config, Kernel, Problem};
 use crate::host::{Action as Foreign, ForeignRule, Host, MAIN};
 use crate::plan::{self, Action, Rule, Selector};
 use crate::resolve::Uplink;
+use crate::status::Warning;
 
 pub(crate) use device::is_ours;
 pub use device::{ensure, remove_others};
@@ -124,6 +125,24 @@ fn front(inner: &str, host: &Host, kernel: &Kernel) -> u32 {
 fn may_take(rule: &ForeignRule, inner: &str) -> bool {
     let elsewhere = rule.iif.as_deref().is_some_and(|name| name != inner) && !rule.inverted;
     !(elsewhere || rule.l3mdev || matches!(rule.action, Foreign::Nop))
+}
+
+/// One warning for each rule that leads into the interface by where packets come in. nftables
+/// asks for a packet's route without that, so such packets are tracked too early for NAT.
+#[must_use]
+pub fn warnings(host: &Host) -> Vec<Warning> {
+    let enters = |rule: &&ForeignRule| match rule.action {
+        Foreign::Table(table) => host.entering.contains(&(rule.family, table)),
+        _ => false,
+    };
+    let by_entry = |rule: &&ForeignRule| rule.iif.as_deref().is_some_and(|name| name != "lo");
+    let rules = host.rules.iter().filter(enters).filter(by_entry);
+    let warning = |rule: &ForeignRule| Warning {
+        code: "mpath-iif".into(),
+        text: format!("the rule `{rule}` leads into the aggregate interface, but NAT cannot foresee it"),
+        remedy: "make it a rule `from` the network's prefix instead of `iif`".into(),
+    };
+    rules.map(warning).collect()
 }
 
 /// What the file asks for and this host contradicts.

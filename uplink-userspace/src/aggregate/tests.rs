@@ -149,3 +149,19 @@ fn only_the_inner_end_of_our_own_is_told_to_the_programs() {
     assert_eq!(index(&config, &with_interface("mpath0-in", false)), 0);
     assert_eq!(index(&config, &with_interface("mpath0", true)), 0);
 }
+
+#[test]
+fn a_rule_by_where_packets_come_in_is_warned_of_if_it_leads_into_it() {
+    let mut host = host(&[]);
+    host.entering.insert((Family::V4, 100));
+    let by = |iif: Option<&str>, table| ForeignRule {
+        iif: iif.map(str::to_owned),
+        ..rule(500, table)
+    };
+    host.rules = vec![by(None, 100), by(Some("lo"), 100), by(Some("docker0"), 101)];
+    assert_eq!(warnings(&host), []);
+    host.rules.push(by(Some("docker0"), 100));
+    let found = warnings(&host);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].text.contains("iif docker0"), "{found:?}");
+}

@@ -246,8 +246,11 @@ impl Daemon {
         let shared = crate::stations::stations(&self.host, self.engine.uplinks()).shared;
         let shared = shared.into_iter().map(|(a, b)| shared_mac(&a, &b));
         self.replace_warnings(
-            &["shadowed", "mark-overlap", "shared-mac"],
-            found.into_iter().chain(shared),
+            &["shadowed", "mark-overlap", "shared-mac", "mpath-iif"],
+            found
+                .into_iter()
+                .chain(shared)
+                .chain(aggregate::warnings(&self.host)),
         );
     }
 

@@ -300,7 +300,17 @@ pub fn ports(config: &Config, host: &Host, uplinks: &[Uplink]) -> Vec<Port> {
 
 /// What the programs compare route answers, destinations and MAC addresses with.
 pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Addresses {
-    let mut next_hops = Vec::new();
+    // A route by the aggregate interface means all uplinks. It has no gateway.
+    let wire = |ifindex: &u32| {
+        (
+            NextHop {
+                ifindex: *ifindex,
+                ..NextHop::default()
+            },
+            0,
+        )
+    };
+    let mut next_hops: Vec<(NextHop, u32)> = host.aggregates.iter().map(wire).collect();
     let mut locals: BTreeMap<IpAddr, u32> = BTreeMap::new();
     let own = host.interfaces.iter().flat_map(|i| &i.addresses);
     locals.extend(own.map(|net| (net.addr(), 0)));

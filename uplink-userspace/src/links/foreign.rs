@@ -51,6 +51,8 @@ pub(super) struct Tables {
     pub destinations: BTreeMap<(Family, u32), Destinations>,
     /// Default routes of `main`.
     pub defaults: Vec<DefaultRoute>,
+    /// Tables with routes by the aggregate interface.
+    pub entering: BTreeSet<(Family, u32)>,
 }
 
 /// Reads all routes once, those by the `aggregates` for their tables only; lists destinations for `main` and for what `rules` look up.
@@ -69,7 +71,7 @@ pub(super) async fn tables(
                 && u8::from(route.header.protocol) != protocol
             {
                 match leads_by(&route, aggregates) {
-                    true => tables.mark(&route),
+                    true => tables.enter(family, &route),
                     false => tables.take(family, &route, rules),
                 }
             }
@@ -79,6 +81,12 @@ pub(super) async fn tables(
 }
 
 impl Tables {
+    /// A route by the aggregate interface.
+    fn enter(&mut self, family: Family, route: &RouteMessage) {
+        self.mark(route);
+        self.entering.insert((family, wire::table(route)));
+    }
+
     /// The table is somebody's.
     fn mark(&mut self, route: &RouteMessage) {
         let table = wire::table(route);
