@@ -44,42 +44,48 @@ struct End {
 pub async fn ensure(outer: &str, uplinks: &[Uplink], kernel: &Kernel) -> Result<Vec<String>> {
     let netlink = open()?;
     let mut links = links(&netlink).await?;
-    let mtu = mtu(uplinks, &links);
-    let inner = super::inner(outer);
-    let group = super::group(kernel);
-    let ends = [(outer, group, false), (inner.as_str(), 0, true)].map(|(name, group, address)| End {
-        name: name.to_owned(),
-        mtu,
-        group,
-        address,
-    });
-    let (mut done, mut made) = (Vec::new(), false);
-    if ends.iter().any(|end| find(&links, &end.name).is_none()) {
-        // Half a pair is none: an end that was renamed or moved away goes first.
-        for end in &ends {
-            if let Some(link) = find(&links, &end.name).filter(|l| is_ours(l)) {
-                delete(&netlink, link).await?;
-            }
-        }
-        create(&netlink, &ends)
-            .await
-            .with_context(|| format!("making {outer}"))?;
-        made = true;
+    let ends = ends(outer, mtu(uplinks, &links), kernel);
+    let complete = ends.iter().all(|end| find(&links, &end.name).is_some());
+    if !complete {
+        make(&netlink, &ends, &links).await?;
         links = self::links(&netlink).await?;
     }
+    let mut mended = Vec::new();
     for end in &ends {
         let link = find(&links, &end.name).filter(|l| is_ours(l));
         let link = link.with_context(|| {
             let remedy = "remove it, or choose another [mpath] interface";
             format!("interface {} exists and is not uplink's: {remedy}", end.name)
         })?;
-        let what = mend(&netlink, link, end).await;
-        done.extend(what.with_context(|| format!("setting up {}", end.name))?);
+        let done = mend(&netlink, link, end).await;
+        mended.extend(done.with_context(|| format!("setting up {}", end.name))?);
     }
-    Ok(match made {
-        true => vec![format!("{outer} was made")],
-        false => done,
+    Ok(match complete {
+        true => mended,
+        false => vec![format!("{outer} was made")],
     })
+}
+
+fn ends(outer: &str, mtu: u32, kernel: &Kernel) -> [End; 2] {
+    let inner = super::inner(outer);
+    let group = super::group(kernel);
+    [(outer, group, false), (&inner, 0, true)].map(|(name, group, address)| End {
+        name: name.to_owned(),
+        mtu,
+        group,
+        address,
+    })
+}
+
+/// Makes the pair. Half of one is none: an end whose other one was renamed or moved away goes first.
+async fn make(netlink: &Netlink<Message>, ends: &[End; 2], links: &[LinkMessage]) -> Result<()> {
+    for link in ends.iter().filter_map(|end| find(links, &end.name)) {
+        if is_ours(link) {
+            delete(netlink, link).await?;
+        }
+    }
+    let created = create(netlink, ends).await;
+    created.with_context(|| format!("making {} and {}", ends[0].name, ends[1].name))
 }
 
 /// Removes every pair of ours but the one called `outer`, and says how many that was.

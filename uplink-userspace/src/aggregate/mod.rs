@@ -78,7 +78,15 @@ pub fn largest_mtu(uplinks: &[Uplink], of: impl Fn(u32) -> Option<u32>) -> u32 {
 pub fn rules(outer: &str, rules: &[Rule], host: &Host, kernel: &Kernel) -> Vec<Rule> {
     let inner = inner(outer);
     let first = front(&inner, host, kernel);
-    let of = |family| of_family(family, first_mark(family, rules)?, &inner, first, kernel).into();
+    let of = |family| {
+        Some(of_family(
+            family,
+            first_mark(family, rules)?,
+            &inner,
+            first,
+            kernel,
+        ))
+    };
     let all: Vec<Vec<Rule>> = Family::ALL.into_iter().filter_map(of).collect();
     all.concat()
 }
@@ -89,7 +97,7 @@ fn first_mark(family: Family, rules: &[Rule]) -> Option<u32> {
     rules.iter().filter(marked).map(|r| r.priority).min()
 }
 
-fn of_family(family: Family, marks: u32, inner: &str, first: u32, kernel: &Kernel) -> Option<Vec<Rule>> {
+fn of_family(family: Family, marks: u32, inner: &str, first: u32, kernel: &Kernel) -> Vec<Rule> {
     let rule = |priority, action| Rule {
         family,
         priority,
@@ -104,12 +112,12 @@ fn of_family(family: Family, marks: u32, inner: &str, first: u32, kernel: &Kerne
         ..rule(first, Action::Table(MAIN))
     };
     let last = kernel.rule_priority + plan::AGGREGATE_RULES;
-    Some(vec![
+    vec![
         main,
         rule(first + 1, Action::Goto(marks)),
         rule(last, Action::Table(kernel.rule_priority)),
         rule(last + 1, Action::Unreachable),
-    ])
+    ]
 }
 
 /// The first of two places in front of our block and of everybody's rules that may take what
