@@ -314,6 +314,12 @@ mod tests {
         assert!(is_ours(&without(|a| matches!(a, LinkAttribute::Address(_)))));
         let neither = |a: &LinkAttribute| matches!(a, LinkAttribute::Address(_) | LinkAttribute::IfAlias(_));
         assert!(!is_ours(&without(neither)));
+        let mut theirs = without(neither);
+        theirs
+            .attributes
+            .push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]));
+        theirs.attributes.push(LinkAttribute::IfAlias("lan".into()));
+        assert!(!is_ours(&theirs));
         assert!(!is_ours(&without(|a| matches!(a, LinkAttribute::LinkInfo(_)))));
     }
 
