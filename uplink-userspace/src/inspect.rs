@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Settings};
 use crate::plan::Plan;
 use crate::resolve::{self, Uplink};
-use crate::{desired, links, maps, sysctl};
+use crate::{aggregate, desired, links, maps, sysctl};
 
 /// Validates the configuration against this host; with `print_plan` shows what would be installed.
 ///
@@ -27,7 +27,7 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
     }
     if print_plan {
         let engine = Engine::new(uplinks, Settings::of(config), &[], &[]);
-        let plan = desired::plan(config, &engine, |_, _| true);
+        let plan = desired::plan(config, &engine, &host, |_, _| true);
         print!("{}", text(&plan, engine.uplinks(), config));
     } else {
         println!(
@@ -45,7 +45,8 @@ fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {
             l.replace(&format!(" dev if{}", u.ifindex), &format!(" dev {}", u.interface))
         })
     };
-    let mut out = String::from("# rules\n");
+    let mut out = aggregate_text(config);
+    out += "# rules\n";
     for rule in &plan.rules {
         out += &format!("{rule} protocol {}\n", config.kernel.protocol);
     }
@@ -64,6 +65,14 @@ fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {
         out += &format!("{} = {} ({note})\n", s.path, s.value);
     }
     out + &maps_text(uplinks)
+}
+
+fn aggregate_text(config: &Config) -> String {
+    let text = |outer| {
+        let inner = aggregate::inner(outer);
+        format!("# interfaces\n{outer}: a veth pair, comes out at {inner}\n")
+    };
+    aggregate::outer(config).map_or_else(String::new, text)
 }
 
 fn maps_text(uplinks: &[Uplink]) -> String {

@@ -4,6 +4,7 @@
 //!
 //! A pure module imports no tokio, aya or rtnetlink and reads no clock.
 
+pub mod aggregate;
 pub mod api;
 pub mod bypass;
 pub mod changes;

@@ -44,6 +44,8 @@ pub struct Rule {
     pub action: Action,
     /// Ignore answers with a prefix this short or shorter.
     pub suppress_prefixlength: Option<u32>,
+    /// Ignore answers that lead out by an interface of this group.
+    pub suppress_ifgroup: Option<u32>,
 }
 
 /// What a rule does.
@@ -136,6 +138,8 @@ pub(crate) const BLOCK: u32 = 256;
 const MARK_RULES: u32 = 0;
 const HOST_RULES: u32 = 64;
 const SOURCE_RULES: u32 = 128;
+/// The last two: where the way of what comes out of the aggregate interface ends.
+pub(crate) const AGGREGATE_RULES: u32 = BLOCK - 2;
 /// Directly in front of `main` (32766) and behind every VPN's rules (wg-quick's are at 32764).
 pub(crate) const CATCH_ALL_PRIORITY: u32 = 32765;
 /// Our default routes; anything below the backstop will do.
@@ -147,7 +151,7 @@ const MAX_HOP_WEIGHT: u32 = 256;
 
 // Ids run from 1, so the last of a group is at the first of the next.
 const _: () = assert!(MARK_RULES + MAX_UPLINKS <= HOST_RULES && HOST_RULES + MAX_UPLINKS <= SOURCE_RULES);
-const _: () = assert!(SOURCE_RULES + MAX_UPLINKS < BLOCK);
+const _: () = assert!(SOURCE_RULES + MAX_UPLINKS < AGGREGATE_RULES);
 
 /// Rules and routes for what serves now.
 ///
@@ -197,6 +201,7 @@ fn common_rules(family: Family, kernel: &Kernel) -> [Rule; 2] {
             selector: Selector::All,
             action: Action::Table(MAIN),
             suppress_prefixlength: Some(0),
+            suppress_ifgroup: None,
         },
         Rule {
             family,
@@ -204,6 +209,7 @@ fn common_rules(family: Family, kernel: &Kernel) -> [Rule; 2] {
             selector: Selector::All,
             action: Action::Table(kernel.rule_priority),
             suppress_prefixlength: None,
+            suppress_ifgroup: None,
         },
     ]
 }
@@ -245,6 +251,7 @@ fn rule(family: Family, u: &Uplink, kernel: &Kernel, group: u32, selector: Selec
         selector,
         action: Action::Table(u.table),
         suppress_prefixlength: None,
+        suppress_ifgroup: None,
     }
 }
 

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use uplink_common::mark::Mask;
 use uplink_common::{Family, MAX_UPLINKS};
 
+use crate::aggregate;
 use crate::config::{self, At, Config, Gateway, NextHop, Problem, Problems};
 use crate::host::{Host, Interface};
 
@@ -108,6 +109,7 @@ pub fn resolve(config: &Config, host: &Host, ids: &BTreeMap<String, u8>) -> Resu
     for name in &config.lan {
         known_interface(host, name, &mut problems);
     }
+    aggregate::problems(config, host, &mut problems);
     tables(config, host, &mut problems);
     targets(config, host, &mut problems);
     let ids = assign(config, ids);
@@ -136,6 +138,8 @@ pub fn lan_interfaces(config: &Config) -> Vec<String> {
             names.push(name.value.clone());
         }
     }
+    // What was routed into the aggregate interface comes out here.
+    names.extend(aggregate::outer(config).map(aggregate::inner));
     names
 }
 

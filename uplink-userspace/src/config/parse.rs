@@ -111,7 +111,7 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
             ttl_min: std::time::Duration::from_secs(60),
             ttl_max: std::time::Duration::from_secs(86_400),
         },
-        mpath: None,
+        mpath: sections::mpath(&mut top),
         uplinks,
     };
     sections::unsupported(&mut top);

@@ -6,7 +6,7 @@ use uplink_common::mark::Mask;
 
 use super::reader::{Reader, Refusal, time_span, wrong};
 use super::uplinks::interface_name;
-use super::{At, Attach, Kernel, Local};
+use super::{At, Attach, Kernel, Local, Mpath};
 
 pub(super) fn lan(top: &mut Reader<'_, '_>) -> Vec<At<String>> {
     let Some(mut lan) = top.table("lan", "[lan]") else {
@@ -48,6 +48,17 @@ fn cgroup(text: &str) -> Result<String, Refusal> {
         Some(c) => Err(wrong(format!("contains {c:?}"))),
         None => Ok(text.into()),
     }
+}
+
+/// The interface that stands for all uplinks; none unless it is asked for.
+pub(super) fn mpath(top: &mut Reader<'_, '_>) -> Option<Mpath> {
+    let mut table = top.table("mpath", "[mpath]")?;
+    let allowed = "a name for the interface to make, such as \"mpath0\"";
+    let interface = table.required("interface", allowed, interface_name);
+    table.finish();
+    Some(Mpath {
+        interface: interface?,
+    })
 }
 
 /// The numbers, and where the mask stands.

@@ -11,7 +11,7 @@ use crate::engine::{Engine, Path, Settings};
 use crate::health::Verdict;
 use crate::host::Host;
 use crate::resolve::{self, Followed, Uplink};
-use crate::{conntrack, desired, flow_map, links, nat, sysctl};
+use crate::{aggregate, conntrack, desired, flow_map, links, nat, sysctl};
 
 impl Daemon {
     /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
@@ -34,7 +34,7 @@ impl Daemon {
             &self.engine.drained(),
         );
         engine.inherit(&self.engine);
-        self.take_over(config, engine, &host).await
+        self.take_over(config, engine, host).await
     }
 
     /// What the running programs, rules and maps are tied to.
@@ -65,19 +65,24 @@ impl Daemon {
     }
 
     /// Routes of the new file first, then its table; what is gone leaves last.
-    async fn take_over(&mut self, config: Config, engine: Engine, host: &Host) -> Result<()> {
-        let ports = start::ports(&config, host, engine.uplinks());
-        start::remember(&self.options, &config, &engine, &ports, self.loaded.hook)?;
-        let running = |u: &Uplink, _| start::is_running(host, u);
-        let plan = desired::plan(&config, &engine, running);
+    async fn take_over(&mut self, config: Config, engine: Engine, host: Host) -> Result<()> {
+        let before = start::ports(&config, &host, engine.uplinks());
+        start::remember(&self.options, &config, &engine, &before, self.loaded.hook)?;
+        let running = |u: &Uplink, _| start::is_running(&host, u);
+        let plan = desired::plan(&config, &engine, &host, running);
+        // One that has another name now would lead back to itself without its rules.
+        aggregate::remove_others(aggregate::outer(&config)).await?;
         for change in sysctl::apply(&plan.sysctls)? {
             tracing::info!("sysctl {change}");
         }
         nat::apply(&plan.nft).await?;
         self.routes.apply(&plan).await?;
+        let host = start::make_aggregate(&config, engine.uplinks(), host).await?;
+        let ports = start::ports(&config, &host, engine.uplinks());
         self.maps
-            .set_addresses(&start::addresses(host, engine.uplinks(), &config.kernel))?;
+            .set_addresses(&start::addresses(&host, engine.uplinks(), &config.kernel))?;
         self.settings.nat = config.nat.mode;
+        self.settings.aggregate = aggregate::index(&config, &host);
         self.settings.stale_after_s = start::stale_after_s(&config);
         // Without `stale_after` so far nobody had to hear that we live.
         self.maps.heartbeat(flow_map::now_s())?;

@@ -23,7 +23,7 @@ use crate::repairs::Repairs;
 use crate::resolve::{self, Followed, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
-use crate::{bypass, conntrack, desired, flow_map, links, nat, probe, stations, sysctl};
+use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, probe, stations, sysctl};
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
@@ -133,19 +133,21 @@ async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> 
     was_down.retain(|p| !is_drained(p));
     maps.forget_others(&uplinks)?;
     let engine = Engine::new(uplinks, Settings::of(&config), &was_down, &drained);
-    let ports = ports(&config, &host, engine.uplinks());
-    remember(options, &config, &engine, &ports, hook)?;
+    let before = ports(&config, &host, engine.uplinks());
+    remember(options, &config, &engine, &before, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
     let running = |u: &Uplink, _| is_running(&host, u);
-    let plan = desired::plan(&config, &engine, running);
+    let plan = desired::plan(&config, &engine, &host, running);
     for change in sysctl::apply(&plan.sysctls)? {
         tracing::info!("sysctl {change}");
     }
     nat::apply(&plan.nft).await?;
     routes.apply(&plan).await?;
+    let host = make_aggregate(&config, engine.uplinks(), host).await?;
+    let ports = ports(&config, &host, engine.uplinks());
 
-    let settings = settings(&config, &maps)?;
+    let settings = settings(&config, &host, &maps)?;
     maps.set_addresses(&addresses(&host, engine.uplinks(), &config.kernel))?;
     maps.routes_changed()?;
     maps.heartbeat(flow_map::now_s())?;
@@ -164,6 +166,19 @@ async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> 
         ports,
         host,
     })
+}
+
+/// Brings the aggregate interface to what the file says, once its rules and its part of NAT are
+/// there, and returns the host with it.
+pub async fn make_aggregate(config: &Config, uplinks: &[Uplink], host: Host) -> Result<Host> {
+    let outer = aggregate::outer(config);
+    aggregate::remove_others(outer).await?;
+    let Some(outer) = outer else { return Ok(host) };
+    for what in aggregate::ensure(outer, uplinks, &config.kernel).await? {
+        tracing::info!("{what}");
+    }
+    sysctl::apply(&desired::sysctls(config, uplinks))?;
+    links::snapshot(config.kernel.protocol).await
 }
 
 /// Connections of uplinks that an earlier daemon had and the file no longer has start anew.
@@ -201,7 +216,7 @@ pub fn stale_after_s(config: &Config) -> u32 {
 
 /// The secret of the hash survives restarts, so that flows whose pin was evicted meanwhile
 /// find the same uplink again.
-fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
+fn settings(config: &Config, host: &Host, maps: &Maps) -> Result<maps::Settings> {
     let before = maps.config()?;
     let seed = if before.abi == ABI {
         before.seed
@@ -223,7 +238,7 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
         netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
         stale_after_s: stale_after_s(config),
         learns: false,
-        aggregate: 0,
+        aggregate: aggregate::index(config, host),
     })
 }
 
@@ -237,8 +252,7 @@ pub fn remember(
     hook: Hook,
 ) -> Result<()> {
     let earlier = State::read(&options.runtime_dir)?;
-    let lan = resolve::lan_interfaces(config);
-    let wanted = sysctl::desired(engine.uplinks(), &lan, sysctl::read);
+    let wanted = desired::sysctls(config, engine.uplinks());
     let mut sysctls = sysctl::snapshot(&wanted)?;
     let mut clsact = Vec::new();
     if let Some(earlier) = earlier {
@@ -286,7 +300,17 @@ pub fn ports(config: &Config, host: &Host, uplinks: &[Uplink]) -> Vec<Port> {
 
 /// What the programs compare route answers, destinations and MAC addresses with.
 pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Addresses {
-    let mut next_hops = Vec::new();
+    // A route by the aggregate interface means all uplinks. It has no gateway.
+    let wire = |ifindex: &u32| {
+        (
+            NextHop {
+                ifindex: *ifindex,
+                ..NextHop::default()
+            },
+            0,
+        )
+    };
+    let mut next_hops: Vec<(NextHop, u32)> = host.aggregates.iter().map(wire).collect();
     let mut locals: BTreeMap<IpAddr, u32> = BTreeMap::new();
     let own = host.interfaces.iter().flat_map(|i| &i.addresses);
     locals.extend(own.map(|net| (net.addr(), 0)));

@@ -43,6 +43,8 @@ pub struct Input<'a> {
     pub local: bool,
     /// TCP connections are reset on failover or failback.
     pub reset: bool,
+    /// The outer end of the aggregate interface, where there is one.
+    pub aggregate: Option<&'a str>,
 }
 
 /// The whole table as `nft -f` reads it. The file deletes and makes it anew in one
