@@ -45,16 +45,6 @@ pub fn outer(config: &Config) -> Option<&str> {
     config.mpath.as_ref().map(|m| m.interface.value.as_str())
 }
 
-/// The inner end's index: what the programs know the aggregate interface by. 0: there is none.
-#[must_use]
-pub fn index(config: &Config, host: &Host) -> u32 {
-    let inner = outer(config).map(inner);
-    let found = inner.and_then(|name| host.interface(&name));
-    found
-        .filter(|i| host.aggregates.contains(&i.index))
-        .map_or(0, |i| i.index)
-}
-
 /// The group of the outer end: our own view of `main` leaves out routes by it, which would lead
 /// back to where the packet came from.
 #[must_use]

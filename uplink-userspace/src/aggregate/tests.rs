@@ -143,14 +143,6 @@ fn a_name_that_means_something_else_is_refused() {
 }
 
 #[test]
-fn only_the_inner_end_of_our_own_is_told_to_the_programs() {
-    let config = asked("mpath0");
-    assert_eq!(index(&config, &with_interface("mpath0-in", true)), 77);
-    assert_eq!(index(&config, &with_interface("mpath0-in", false)), 0);
-    assert_eq!(index(&config, &with_interface("mpath0", true)), 0);
-}
-
-#[test]
 fn a_rule_by_where_packets_come_in_is_warned_of_if_it_leads_into_it() {
     let mut host = host(&[]);
     host.entering.insert((Family::V4, 100));

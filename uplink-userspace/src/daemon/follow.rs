@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::repair::Cause;
 use super::{Daemon, Sources, start};
 use crate::repairs::Kind;
+use crate::resolve;
 use crate::status::Warning;
-use crate::{aggregate, resolve};
 
 impl Daemon {
     /// Looks at the host anew: uplinks get the addresses and interfaces of now, and everything
@@ -46,17 +46,6 @@ impl Daemon {
         self.follow_ports()
     }
 
-    /// The aggregate interface has another index after somebody deleted it.
-    fn tell_aggregate(&mut self) -> Result<()> {
-        let index = aggregate::index(&self.config, &self.host);
-        if index == self.settings.aggregate {
-            return Ok(());
-        }
-        self.settings.aggregate = index;
-        let (uplinks, selection) = (self.engine.uplinks(), self.engine.selection());
-        self.maps.publish(uplinks, selection, &self.settings)
-    }
-
     /// An interface that was made anew has another index, and no programs. What fails here is tried
     /// again when the host changes next.
     fn follow_ports(&mut self) -> Result<()> {
@@ -79,7 +68,7 @@ impl Daemon {
             }
         }
         self.ports = ports;
-        self.tell_aggregate()
+        Ok(())
     }
 }
 

@@ -82,7 +82,6 @@ impl Daemon {
         self.maps
             .set_addresses(&start::addresses(&host, engine.uplinks(), &config.kernel))?;
         self.settings.nat = config.nat.mode;
-        self.settings.aggregate = aggregate::index(&config, &host);
         self.settings.stale_after_s = start::stale_after_s(&config);
         // Without `stale_after` so far nobody had to hear that we live.
         self.maps.heartbeat(flow_map::now_s())?;

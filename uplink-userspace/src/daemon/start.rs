@@ -147,7 +147,7 @@ async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> 
     let host = make_aggregate(&config, engine.uplinks(), host).await?;
     let ports = ports(&config, &host, engine.uplinks());
 
-    let settings = settings(&config, &host, &maps)?;
+    let settings = settings(&config, &maps)?;
     maps.set_addresses(&addresses(&host, engine.uplinks(), &config.kernel))?;
     maps.routes_changed()?;
     maps.heartbeat(flow_map::now_s())?;
@@ -216,7 +216,7 @@ pub fn stale_after_s(config: &Config) -> u32 {
 
 /// The secret of the hash survives restarts, so that flows whose pin was evicted meanwhile
 /// find the same uplink again.
-fn settings(config: &Config, host: &Host, maps: &Maps) -> Result<maps::Settings> {
+fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
     let before = maps.config()?;
     let seed = if before.abi == ABI {
         before.seed
@@ -238,7 +238,6 @@ fn settings(config: &Config, host: &Host, maps: &Maps) -> Result<maps::Settings>
         netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
         stale_after_s: stale_after_s(config),
         learns: false,
-        aggregate: aggregate::index(config, host),
     })
 }
 

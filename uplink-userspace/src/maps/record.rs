@@ -22,8 +22,6 @@ pub struct Settings {
     pub stale_after_s: u32,
     /// Policies go by names, so DNS packets are to be shown.
     pub learns: bool,
-    /// Index of the aggregate interface's inner end; 0: there is none.
-    pub aggregate: u32,
 }
 
 impl Settings {
@@ -51,7 +49,7 @@ impl Settings {
             heartbeat_s: before.heartbeat_s,
             stale_after_s: self.stale_after_s,
             policy_bank: before.policy_bank & 1,
-            aggregate: self.aggregate,
+            pad: 0,
         }
     }
 

@@ -223,7 +223,6 @@ impl Bench {
             netns: self.netns,
             stale_after_s: self.stale_after_s,
             learns: false,
-            aggregate: 0,
         };
         self.maps
             .publish(&self.uplinks, &selection, &settings)
