@@ -9,7 +9,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use ipnet::IpNet;
 use uplink_common::record::{Config, Counter, Passive, Traffic, passive_index};
-use uplink_common::{ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, Station, Translation, Uplink};
+use uplink_common::{
+    ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, SLOTS, Station, Translation, Uplink,
+};
 
 use crate::engine::{Path, Selection};
 use crate::{resolve, table};
@@ -152,8 +154,8 @@ impl Maps {
     ) -> Result<()> {
         let before = self.config()?;
         let bank = (before.bank & 1) ^ 1;
-        let v4 = table::build(&claims(uplinks, selection, Family::V4));
-        let v6 = table::build(&claims(uplinks, selection, Family::V6));
+        let v4 = table::build(&claims(uplinks, selection, Family::V4), SLOTS);
+        let v6 = table::build(&claims(uplinks, selection, Family::V6), SLOTS);
         self.slots.write(bank as usize, &v4, &v6);
         for u in uplinks {
             let old = self.uplinks.get(&u32::from(u.id), 0)?;
