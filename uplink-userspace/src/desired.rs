@@ -15,7 +15,9 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -
     let uplinks = engine.uplinks();
     let lan = resolve::lan_interfaces(config);
     let moved = |u: &Uplink, family| has_moved(engine, u, family);
-    let (rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable, moved);
+    let strict = config.policies.iter().any(|p| p.strict);
+    let selection = engine.selection();
+    let (rules, routes) = plan::routing(uplinks, selection, &config.kernel, strict, usable, moved);
     Plan {
         rules,
         routes,

@@ -55,11 +55,11 @@ fn loss_margin(other: &Member, own: &Member) -> f64 {
     (ERRORS * (variance(other) + variance(own)).sqrt()).max(LOSS)
 }
 
-/// Of a counted loss. Counted as if one more probe had been lost and one not (Laplace), so that a few probes
-/// without loss prove nothing.
+/// Of a counted loss. Counted as if half a probe more had been lost and half a one not (Jeffreys), so that a few
+/// probes without loss prove nothing.
 fn variance(m: &Member) -> f64 {
     let n = f64::from(m.probes.max(1));
-    let p = (m.loss * n + 1.0) / (n + 2.0);
+    let p = (m.loss * n + 0.5) / (n + 1.0);
     p * (1.0 - p) / n
 }
 
