@@ -186,9 +186,15 @@ impl Engine {
         self.selection.serves(path)
     }
 
-    /// Somebody serves who should not, or is dead and not yet abandoned, for want of a better
-    /// one: every answer may change that.
+    /// Nobody is known to answer, so nothing is decided; or somebody serves who should not, or is dead and not
+    /// yet abandoned, for want of a better one: every answer may change that.
     fn unsettled(&self) -> bool {
+        if Family::ALL
+            .into_iter()
+            .any(|family| self.serving(family).is_none())
+        {
+            return true;
+        }
         let dead = |path: Path| self.verdict(path) == Verdict::Down;
         let unwanted = |path: Path| dead(path) || self.drained.contains(&path.uplink);
         let mut paths = self.health.iter().map(|(p, _)| *p);

@@ -8,6 +8,8 @@ use super::Member;
 const RTT_PART: f64 = 0.2;
 /// And by so much.
 const RTT_MS: f64 = 2.0;
+/// And by so many times the jitter.
+const JITTERS: f64 = 1.5;
 /// A loss has to be less by so much, which is one probe of the hundred that it is counted over.
 const LOSS: f64 = 0.01;
 /// And by so many standard errors of the difference: what a hundred probes count is mostly chance.
@@ -44,11 +46,11 @@ pub fn is_clearly_better(other: &Member, own: &Member, prefer: Prefer) -> bool {
     }
 }
 
-/// A smoothed time wanders by a quarter of the deviation of single ones, which the jitter is a little above; one
-/// late answer moves both alike.
+/// A smoothed time wanders by a quarter of the deviation of single ones, which the jitter is a little above, so
+/// chance reaches this about once in a day; one late answer moves both alike.
 fn rtt_margin(other: &Member, own: &Member, ours: f64) -> f64 {
     let jitter = other.jitter_ms.max(own.jitter_ms);
-    (ours * RTT_PART).max(RTT_MS).max(jitter)
+    (ours * RTT_PART).max(RTT_MS).max(jitter * JITTERS)
 }
 
 fn loss_margin(other: &Member, own: &Member) -> f64 {
@@ -113,8 +115,8 @@ mod tests {
         };
         assert!(better(7.9, 10.0, 0.0) && !better(8.1, 10.0, 0.0));
         assert!(!better(0.1, 2.0, 0.0), "nobody notices");
-        assert!(better(79.0, 100.0, 20.0) && !better(81.0, 100.0, 0.0));
-        assert!(!better(79.0, 100.0, 22.0));
+        assert!(better(69.0, 100.0, 20.0) && !better(81.0, 100.0, 0.0));
+        assert!(!better(71.0, 100.0, 20.0));
         assert!(!better(10.0, 10.0, 0.0));
     }
 
