@@ -164,6 +164,12 @@ proptest! {
         let mut alone = Engine::new(uplinks(), settings(), &was_down, &drained);
         let mut used_up = std::collections::BTreeSet::new();
         for (round, (id, what)) in happenings.into_iter().enumerate() {
+            let refused = e.may_drain(id).is_err();
+            if matches!(what, Happening::Drain) && refused != alone.may_drain(id).is_err() {
+                // The only one that lives is not drained while policies use it.
+                prop_assert!(refused && e.serves(path(id)));
+                continue;
+            }
             let event = event(id, what, round as u64, &mut used_up);
             alone.on(event.clone());
             let before = e.selection().clone();
