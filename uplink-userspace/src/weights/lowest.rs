@@ -47,7 +47,7 @@ pub fn is_clearly_better(other: &Member, own: &Member, prefer: Prefer) -> bool {
 }
 
 /// A smoothed time wanders by a quarter of the deviation of single ones, which the jitter is a little above, so
-/// chance reaches this about once in a day; one late answer moves both alike.
+/// chance does not get there in days; one late answer moves both alike.
 fn rtt_margin(other: &Member, own: &Member, ours: f64) -> f64 {
     let jitter = other.jitter_ms.max(own.jitter_ms);
     (ours * RTT_PART).max(RTT_MS).max(jitter * JITTERS)
