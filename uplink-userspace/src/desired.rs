@@ -15,7 +15,7 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -
     let uplinks = engine.uplinks();
     let lan = resolve::lan_interfaces(config);
     let moved = |u: &Uplink, family| has_moved(engine, u, family);
-    let strict = config.policies.iter().any(|p| p.strict);
+    let strict = refuses(config);
     let selection = engine.selection();
     let (rules, routes) = plan::routing(uplinks, selection, &config.kernel, strict, usable, moved);
     Plan {
@@ -28,9 +28,16 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -
             mode: config.nat.mode,
             local: config.local.enabled,
             reset: resets(config),
+            strict,
         }),
         sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
     }
+}
+
+/// Whether some policy has flows refused.
+#[must_use]
+pub fn refuses(config: &Config) -> bool {
+    config.policies.iter().any(|p| p.strict)
 }
 
 /// Whether TCP connections are ever reset.

@@ -67,8 +67,9 @@ pub(super) fn body(input: &Input) -> Body {
         keep(&mut body, input);
         clamp(&mut body, input);
         postrouting(&mut body, input);
-        if input.reset && reset_mark(input.mask, input.uplinks).is_some() {
-            reset(&mut body, input.mask);
+        let mark = reset_mark(input.mask, input.uplinks, input.strict);
+        if let Some(mark) = mark.filter(|_| input.reset) {
+            reset(&mut body, input.mask, mark);
         }
     }
     keep_clients(&mut body, input);
@@ -233,7 +234,7 @@ fn quoted(name: &str) -> String {
 /// Answers whatever still comes of connections that `reset` put into the sets. Input, too: a
 /// host with a firewall would otherwise stay silent. Ahead of other people's filters, which
 /// like to drop a connection's middle.
-fn reset(body: &mut Body, mask: u32) {
+fn reset(body: &mut Body, mask: u32, mark: u32) {
     for (version, ip) in [(4, "ip"), (6, "ip6")] {
         let (address, port) = (format!("ipv{version}_addr"), "inet_service");
         let _ = writeln!(
@@ -251,7 +252,7 @@ fn reset(body: &mut Body, mask: u32) {
         body.base(&format!("reset_{hook}"), &base, std::slice::from_ref(&rule));
     }
     // A tracked probe would make the answer look like a live connection's.
-    let probe = format!("meta mark & {mask:#010x} == {mask:#010x} notrack");
+    let probe = format!("meta mark & {mask:#010x} == {mark:#010x} notrack");
     body.base("raw_output", "filter hook output priority raw", &[probe]);
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn input(uplinks: &[Uplink]) -> Input<'_> {
         mode: NatMode::Masquerade,
         local: false,
         reset: false,
+        strict: false,
     }
 }
 
@@ -240,4 +241,15 @@ fn every_rule_is_counted() {
         ..input(&all)
     });
     assert_eq!(counted.rules, rules);
+}
+
+#[test]
+fn probes_for_resets_are_not_refused_with_the_flows_of_strict_policies() {
+    let probes = |strict| {
+        let text = text(|i| (i.reset, i.strict) = (true, strict));
+        let rules = text.lines().filter(|l| l.contains("notrack"));
+        rules.map(|l| l.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(probes(false), ["meta mark & 0x7f000000 == 0x7f000000 notrack"]);
+    assert_eq!(probes(true), ["meta mark & 0x7f000000 == 0x7c000000 notrack"]);
 }
