@@ -16,7 +16,9 @@ pub fn plan(config: &Config, engine: &Engine, host: &Host, usable: impl Fn(&Upli
     let uplinks = engine.uplinks();
     let lan = resolve::lan_interfaces(config);
     let moved = |u: &Uplink, family| has_moved(engine, u, family);
-    let (mut rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable, moved);
+    let strict = refuses(config);
+    let selection = engine.selection();
+    let (mut rules, routes) = plan::routing(uplinks, selection, &config.kernel, strict, usable, moved);
     let outer = aggregate::outer(config);
     if let Some(outer) = outer {
         rules.extend(aggregate::rules(outer, &rules, host, &config.kernel));
@@ -32,6 +34,7 @@ pub fn plan(config: &Config, engine: &Engine, host: &Host, usable: impl Fn(&Upli
             local: config.local.enabled,
             reset: resets(config),
             aggregate: outer,
+            strict,
         }),
         sysctls: sysctls(config, uplinks),
     }
@@ -50,6 +53,12 @@ pub fn sysctls(config: &Config, uplinks: &[Uplink]) -> Vec<Sysctl> {
         }
     }
     wanted
+}
+
+/// Whether some policy has flows refused.
+#[must_use]
+pub fn refuses(config: &Config) -> bool {
+    config.policies.iter().any(|p| p.strict)
 }
 
 /// Whether TCP connections are ever reset.

@@ -134,10 +134,11 @@ pub struct Sysctl {
 
 /// Priorities that are ours, from `[kernel] rule_priority` on.
 pub(crate) const BLOCK: u32 = 256;
-/// Within our block: 0 is for `main`, then come three groups, each with room for every id.
+/// Within our block: 0 is for `main`, then come three groups, each with room for every id, then what is refused.
 const MARK_RULES: u32 = 0;
 const HOST_RULES: u32 = 64;
 const SOURCE_RULES: u32 = 128;
+const REFUSED_RULE: u32 = 250;
 /// The last two: where the way of what comes out of the aggregate interface ends.
 pub(crate) const AGGREGATE_RULES: u32 = BLOCK - 2;
 /// Directly in front of `main` (32766) and behind every VPN's rules (wg-quick's are at 32764).
@@ -151,18 +152,19 @@ const MAX_HOP_WEIGHT: u32 = 256;
 
 // Ids run from 1, so the last of a group is at the first of the next.
 const _: () = assert!(MARK_RULES + MAX_UPLINKS <= HOST_RULES && HOST_RULES + MAX_UPLINKS <= SOURCE_RULES);
-const _: () = assert!(SOURCE_RULES + MAX_UPLINKS < AGGREGATE_RULES);
+const _: () = assert!(SOURCE_RULES + MAX_UPLINKS < REFUSED_RULE && REFUSED_RULE < AGGREGATE_RULES);
 
 /// Rules and routes for what serves now.
 ///
 /// `usable` tells what routes can be installed for: a link that is up, an address that is there.
 /// For the rest there is only the backstop. `moved` tells the dead whose place others have taken:
-/// this host's sockets there go with everybody else's traffic.
+/// this host's sockets there go with everybody else's traffic. `strict`: some policy has flows refused.
 #[must_use]
 pub fn routing(
     uplinks: &[Uplink],
     selection: &Selection,
     kernel: &Kernel,
+    strict: bool,
     usable: impl Fn(&Uplink, Family) -> bool,
     moved: impl Fn(&Uplink, Family) -> bool,
 ) -> (Vec<Rule>, Vec<Route>) {
@@ -173,6 +175,7 @@ pub fn routing(
         }
         let usable = |u: &Uplink| usable(u, family);
         rules.extend(common_rules(family, kernel));
+        rules.extend(refusal(family, uplinks, kernel).filter(|_| strict));
         for u in uplinks {
             let Some(leg) = u.leg(family) else { continue };
             rules.push(mark_rule(family, u, kernel));
@@ -212,6 +215,21 @@ fn common_rules(family: Family, kernel: &Kernel) -> [Rule; 2] {
             suppress_ifgroup: None,
         },
     ]
+}
+
+/// Answers what a strict policy has no uplink for, so that nobody waits for a timeout. None where the mask has no
+/// room for that mark; [`crate::resolve::resolve`] does not let such a configuration through.
+fn refusal(family: Family, uplinks: &[Uplink], kernel: &Kernel) -> Option<Rule> {
+    let highest = uplinks.iter().map(|u| u.id).max().unwrap_or(0);
+    let mark = kernel.fwmark_mask.of_refused(highest);
+    (mark != 0).then_some(Rule {
+        family,
+        priority: kernel.rule_priority + REFUSED_RULE,
+        selector: marked(mark, kernel),
+        action: Action::Unreachable,
+        suppress_prefixlength: None,
+        suppress_ifgroup: None,
+    })
 }
 
 fn mark_rule(family: Family, u: &Uplink, kernel: &Kernel) -> Rule {

@@ -164,16 +164,34 @@ impl Policy {
     pub const fn span(&self) -> &Range<usize> {
         &self.name.span
     }
+
+    /// What it may use.
+    #[must_use]
+    pub fn group(&self) -> Group {
+        Group {
+            choice: self.choice.clone(),
+            strict: self.strict,
+        }
+    }
 }
 
-/// The different choices of some policies, in the order in which they first appear: their position is the
-/// number of the group.
+/// What a policy may use: policies that may use the same share one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group {
+    /// By which uplinks.
+    pub choice: Choice,
+    /// There is nobody else for it, so it uses even those that were drained, or whose quota is used up.
+    pub strict: bool,
+}
+
+/// The different groups of some policies, in the order in which they first appear: their position is the number
+/// of the group, and [`Policy::group`] is what to look for.
 #[must_use]
-pub fn groups(policies: &[Policy]) -> Vec<Choice> {
-    let mut groups: Vec<Choice> = Vec::new();
-    for policy in policies {
-        if !groups.contains(&policy.choice) {
-            groups.push(policy.choice.clone());
+pub fn groups(policies: &[Policy]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for group in policies.iter().map(Policy::group) {
+        if !groups.contains(&group) {
+            groups.push(group);
         }
     }
     groups

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uplink_common::Family;
 
-use crate::config::{self, Balance, Choice, Config, Target, Then};
+use crate::config::{self, Balance, Config, Group, Target, Then};
 use crate::health;
 use crate::weights::Rate;
 
@@ -16,7 +16,7 @@ pub struct Settings {
     /// By uplink name.
     pub uplinks: BTreeMap<String, Individual>,
     /// What policies may use, as [`config::groups`] numbers it.
-    pub groups: Vec<Choice>,
+    pub groups: Vec<Group>,
 }
 
 /// What concerns one uplink.

@@ -68,8 +68,8 @@ pub(super) fn body(input: &Input) -> Body {
         keep(&mut body, input);
         clamp(&mut body, input);
         postrouting(&mut body, input);
-        let resets = input.reset && reset_mark(input.mask, input.uplinks).is_some();
-        if resets {
+        let resets = reset_mark(input.mask, input.uplinks, input.strict).filter(|_| input.reset);
+        if resets.is_some() {
             reset(&mut body);
         }
         untracked(&mut body, input, resets);
@@ -258,11 +258,11 @@ fn reset(body: &mut Body) {
 /// What conntrack must not see: packets that reset connections, as a tracked one would make its
 /// answer look like a live connection's; and whatever is on its way into the aggregate interface.
 /// NAT would bind such a connection before its uplink is known; it is tracked as it comes out.
-fn untracked(body: &mut Body, input: &Input, resets: bool) {
+fn untracked(body: &mut Body, input: &Input, resets: Option<u32>) {
     let mask = input.mask;
     let mut output = Vec::new();
-    if resets {
-        output.push(format!("meta mark & {mask:#010x} == {mask:#010x} notrack"));
+    if let Some(mark) = resets {
+        output.push(format!("meta mark & {mask:#010x} == {mark:#010x} notrack"));
     }
     if let Some(outer) = input.aggregate {
         let (outer, inner) = (quoted(outer), quoted(&aggregate::inner(outer)));

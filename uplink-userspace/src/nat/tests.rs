@@ -47,6 +47,7 @@ pub(crate) fn input(uplinks: &[Uplink]) -> Input<'_> {
         local: false,
         reset: false,
         aggregate: None,
+        strict: false,
     }
 }
 
@@ -263,4 +264,15 @@ fn what_enters_the_aggregate_interface_is_tracked_as_it_comes_out() {
         chain(&text, "no_circle"),
         ["iifname \"mpath0-in\" oifname \"mpath0\" reject with icmpx type no-route"]
     );
+}
+
+#[test]
+fn probes_for_resets_are_not_refused_with_the_flows_of_strict_policies() {
+    let probes = |strict| {
+        let text = text(|i| (i.reset, i.strict) = (true, strict));
+        let rules = text.lines().filter(|l| l.contains("notrack"));
+        rules.map(|l| l.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(probes(false), ["meta mark & 0x7f000000 == 0x7f000000 notrack"]);
+    assert_eq!(probes(true), ["meta mark & 0x7f000000 == 0x7c000000 notrack"]);
 }
