@@ -6,6 +6,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,28 @@ pub enum Whom {
     File(PathBuf),
 }
 
+impl Whom {
+    fn servers(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::Listed(servers) => Ok(servers.clone()),
+            Self::File(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+                Ok(servers(&text))
+            }
+        }
+    }
+
+    fn nobody(&self) -> io::Error {
+        let place = match self {
+            Self::Listed(_) => "the list".into(),
+            Self::File(path) => path.display().to_string(),
+        };
+        let text = format!("{place} has no name server: write some into [dns] resolvers");
+        io::Error::new(ErrorKind::NotFound, text)
+    }
+}
+
 /// An answer, and who gave it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Told {
@@ -60,12 +83,17 @@ pub struct Resolver {
 
 impl Resolver {
     /// Begins to ask for the IPv4 and IPv6 addresses of all names. Every answer that has any goes into `told`.
-    /// `ttl_min` is how long an answer counts at least. Needs a tokio runtime.
+    /// `ttl_s` is for how long answers count, at least and at most, as in [`super::Settings`]. Needs a tokio runtime.
     #[must_use]
-    pub fn start(names: Vec<String>, whom: Whom, ttl_min: Duration, told: mpsc::Sender<Told>) -> Self {
+    pub fn start(
+        names: Vec<String>,
+        whom: Whom,
+        ttl_s: RangeInclusive<u64>,
+        told: mpsc::Sender<Told>,
+    ) -> Self {
         let asker = Arc::new(Asker {
             whom,
-            ttl_min,
+            ttl_s,
             told,
             at_once: Semaphore::new(AT_ONCE),
         });
@@ -97,7 +125,7 @@ pub fn servers(resolv_conf: &str) -> Vec<SocketAddr> {
 
 /// How a question ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
+pub(super) enum End {
     /// With addresses, the first of which expires after so many seconds.
     Addresses(u32),
     /// There are none.
@@ -108,16 +136,15 @@ enum End {
 
 /// When to ask again. `failures` are those in a row, `dice` is 0 to 1 and keeps questions from being asked
 /// all at the same time.
-fn pause(end: End, failures: u32, ttl_min: Duration, dice: f64) -> Duration {
+pub(super) fn pause(end: End, failures: u32, ttl_s: &RangeInclusive<u64>, dice: f64) -> Duration {
     const FIRST: Duration = Duration::from_secs(5);
     const LONGEST: Duration = Duration::from_secs(300);
     const NOTHING: Duration = Duration::from_secs(60);
-    const DAY: Duration = Duration::from_secs(86_400);
     let pause = match end {
-        End::Addresses(ttl_s) => Duration::from_secs(ttl_s.into())
-            .max(ttl_min)
-            .min(DAY)
-            .mul_f64(0.8),
+        End::Addresses(ttl) => {
+            let counts_s = u64::from(ttl).min(*ttl_s.end()).max(*ttl_s.start());
+            Duration::from_secs(counts_s).mul_f64(0.8)
+        }
         End::Nothing => NOTHING,
         End::Failed => FIRST
             .saturating_mul(1 << failures.saturating_sub(1).min(10))
@@ -130,7 +157,7 @@ fn pause(end: End, failures: u32, ttl_min: Duration, dice: f64) -> Duration {
 
 struct Asker {
     whom: Whom,
-    ttl_min: Duration,
+    ttl_s: RangeInclusive<u64>,
     told: mpsc::Sender<Told>,
     at_once: Semaphore,
 }
@@ -154,15 +181,15 @@ impl Asker {
                 }
             };
             failures = if end == End::Failed { failures + 1 } else { 0 };
-            sleep(pause(end, failures, self.ttl_min, dice())).await;
+            sleep(pause(end, failures, &self.ttl_s, dice())).await;
         }
     }
 
     /// Asks all servers in turn, until one knows.
     async fn ask(&self, name: &str, kind: u16) -> io::Result<Told> {
         let _turn = self.at_once.acquire().await.map_err(io::Error::other)?;
-        let mut error = io::Error::new(ErrorKind::NotFound, "there is no name server");
-        for server in self.servers()?.repeat(TRIES) {
+        let mut error = self.whom.nobody();
+        for server in self.whom.servers()?.repeat(TRIES) {
             match timeout(PATIENCE, ask(server, name, kind)).await {
                 Ok(Ok(answer)) if matches!(answer.rcode, NO_ERROR | NAME_ERROR) => {
                     let server = server.ip();
@@ -174,13 +201,6 @@ impl Asker {
             }
         }
         Err(error)
-    }
-
-    fn servers(&self) -> io::Result<Vec<SocketAddr>> {
-        match &self.whom {
-            Whom::Listed(servers) => Ok(servers.clone()),
-            Whom::File(path) => Ok(servers(&std::fs::read_to_string(path)?)),
-        }
     }
 }
 
