@@ -158,6 +158,13 @@ impl Learned {
             server,
             now_s,
         };
+        // Hundreds of addresses may have the same long names.
+        let names = answer.addresses.iter().flat_map(|found| &found.names);
+        let mut sorted: HashMap<&str, bool> = HashMap::new();
+        for name in names {
+            sorted.entry(name).or_insert_with(|| wanted(name));
+        }
+        let wanted = |name: &str| sorted.get(name).copied().unwrap_or(false);
         let mut changes = Vec::new();
         if answer.addresses.is_empty() {
             counts.add(Outcome::NoAddress);

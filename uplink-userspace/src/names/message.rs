@@ -2,7 +2,6 @@
 //!
 //! The head is read first and costs little. The records are read only once a question is found that they answer.
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -130,7 +129,7 @@ pub fn answer(message: &[u8], head: Head) -> Result<Answer, Outcome> {
     clear(&mut message, OTHERS);
     let packet = Packet::parse(&message).map_err(|_| Outcome::Malformed)?;
     let addresses = if packet.rcode() == RCODE::NoError {
-        addresses(&head.question, &packet.answers)?
+        addresses(&packet)?
     } else {
         Vec::new()
     };
@@ -172,70 +171,65 @@ fn code(message: &[u8]) -> u8 {
     message.get(3).map_or(0, |flags| flags & 0x0f)
 }
 
-/// A name that leads to addresses.
-struct Link {
-    name: Arc<str>,
+/// A name that leads to addresses, and for how long.
+struct Link<'a> {
+    name: &'a Name<'a>,
     ttl_s: u32,
 }
 
-fn addresses(question: &Question, records: &[ResourceRecord<'_>]) -> Result<Vec<Address>, Outcome> {
-    let chain = chain(&question.name, records)?;
-    let mut found: Vec<Address> = Vec::new();
-    for (name, ttl_s, address) in records.iter().filter_map(|r| host(r, question.kind)) {
-        let Some(at) = chain.iter().position(|link| *link.name == *name) else {
-            continue;
-        };
-        let links = chain.get(..=at).unwrap_or_default();
-        found.push(Address {
-            address,
-            ttl_s: links.last().map_or(ttl_s, |link| link.ttl_s.min(ttl_s)),
-            names: links.iter().map(|link| Arc::clone(&link.name)).collect(),
-        });
+/// Names are compared as they are and written out only where they lead somewhere: a message may hold hundreds that
+/// are as long as can be.
+fn addresses(packet: &Packet<'_>) -> Result<Vec<Address>, Outcome> {
+    let question = packet.questions.first().ok_or(Outcome::Malformed)?;
+    let chain = chain(&question.qname, &packet.answers)?;
+    let names: Vec<Arc<str>> = chain.iter().map(|link| text(link.name).into()).collect();
+    let mut found = Vec::new();
+    for record in packet.answers.iter().filter(|r| is_internet(r)) {
+        if let Some(address) = address(record, question.qtype.into())
+            && let Some(at) = chain.iter().position(|link| *link.name == record.name)
+        {
+            found.push(Address {
+                address,
+                ttl_s: chain.get(at).map_or(0, |link| link.ttl_s).min(ttl(record)),
+                names: names.iter().take(at + 1).cloned().collect(),
+            });
+        }
     }
     Ok(found)
 }
 
-/// From the name that was asked for, alias by alias, which may be in any order.
-fn chain(first: &Arc<str>, records: &[ResourceRecord<'_>]) -> Result<Vec<Link>, Outcome> {
-    let mut aliases = HashMap::new();
-    for (name, ttl_s, target) in records.iter().filter_map(alias) {
-        aliases.entry(name).or_insert((ttl_s, target));
-    }
-    let mut chain = vec![Link {
-        name: Arc::clone(first),
+/// From the name that was asked for, alias by alias, which may be in any order. A circle has no end, either.
+fn chain<'a>(first: &'a Name<'a>, records: &'a [ResourceRecord<'a>]) -> Result<Vec<Link<'a>>, Outcome> {
+    let mut last = Link {
+        name: first,
         ttl_s: u32::MAX,
-    }];
-    let mut seen = HashSet::from([first.to_string()]);
-    while let Some(last) = chain.last()
-        && let Some((ttl_s, target)) = aliases.get(&*last.name)
-    {
-        if chain.len() > MOST_LINKS || !seen.insert(target.clone()) {
+    };
+    let mut chain = Vec::new();
+    while let Some((name, ttl_s)) = alias(last.name, records) {
+        if chain.len() == MOST_LINKS {
             return Err(Outcome::Looping);
         }
-        let ttl_s = last.ttl_s.min(*ttl_s);
-        chain.push(Link {
-            name: target.as_str().into(),
-            ttl_s,
-        });
+        let ttl_s = last.ttl_s.min(ttl_s);
+        chain.push(std::mem::replace(&mut last, Link { name, ttl_s }));
     }
+    chain.push(last);
     Ok(chain)
 }
 
-fn alias(record: &ResourceRecord<'_>) -> Option<(String, u32, String)> {
-    let RData::CNAME(target) = &record.rdata else {
-        return None;
-    };
-    is_internet(record).then(|| (text(&record.name), ttl(record), text(target)))
+fn alias<'a>(of: &Name<'_>, records: &'a [ResourceRecord<'a>]) -> Option<(&'a Name<'a>, u32)> {
+    records.iter().find_map(|record| match &record.rdata {
+        RData::CNAME(target) if is_internet(record) && record.name == *of => Some((&target.0, ttl(record))),
+        _ => None,
+    })
 }
 
-/// An address record of the type that was asked for.
-fn host(record: &ResourceRecord<'_>, kind: u16) -> Option<(String, u32, IpAddr)> {
-    let address = match &record.rdata {
-        RData::A(a) if matches!(kind, A | ANY) => IpAddr::V4(a.address.into()),
-        RData::AAAA(a) if matches!(kind, AAAA | ANY) => IpAddr::V6(a.address.into()),
-        _ => return None,
-    };
-    is_internet(record).then(|| (text(&record.name), ttl(record), address))
+/// Of a record of the type that was asked for.
+fn address(record: &ResourceRecord<'_>, kind: u16) -> Option<IpAddr> {
+    match &record.rdata {
+        RData::A(a) if matches!(kind, A | ANY) => Some(IpAddr::V4(a.address.into())),
+        RData::AAAA(a) if matches!(kind, AAAA | ANY) => Some(IpAddr::V6(a.address.into())),
+        _ => None,
+    }
 }
 
 fn is_internet(record: &ResourceRecord<'_>) -> bool {

@@ -79,6 +79,14 @@ fn forged_answers_teach_nothing() {
 }
 
 #[test]
+fn only_port_53_is_asked() {
+    let mut ear = ear();
+    ear.hear(&udp(SERVER, CLIENT, &query(7, NAME, TYPE::A)), NOW);
+    assert!(answer(&mut ear, CLIENT, SERVER, 7).is_empty());
+    assert_eq!((ear.counts().get(Outcome::Unsolicited), ear.open()), (2, (0, 0)));
+}
+
+#[test]
 fn late_answers_teach_nothing() {
     let mut ear = ear();
     ask(&mut ear, 7);

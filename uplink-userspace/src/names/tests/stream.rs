@@ -84,6 +84,9 @@ fn a_gap_ends_a_connection() {
     assert_eq!(wire.say(FIRST, "", &framed(&[b"one"])), ["gap"]);
     assert_eq!(wire.say(FIRST.wrapping_sub(1), "S", b""), ["partial"]);
     assert_eq!(wire.say(FIRST, "", &framed(&[b"one"])), ["one"]);
+    // However much is missing.
+    assert_eq!(wire.say(FIRST.wrapping_add(1_400), "", b"x"), ["gap"]);
+    wire.say(FIRST.wrapping_sub(1), "S", b"");
     wire.say(0, "R", b"");
     assert!(wire.0.is_empty());
 }
