@@ -5,10 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::message::{self, Head};
+use super::message::{self, Head, Told};
 use super::packet::{self, Heard, PORT};
 use super::questions::{Key, Questions};
-use super::resolve::Told;
 use super::stream::Streams;
 use super::{Change, Counts, Learned, Outcome, Servers, Wanted};
 

@@ -76,6 +76,15 @@ pub struct Address {
     pub names: Vec<Arc<str>>,
 }
 
+/// An answer, and who gave it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// What it says.
+    pub answer: Answer,
+    /// Who says so.
+    pub server: IpAddr,
+}
+
 /// Reads the beginning. Of several questions in one message nobody knows what they mean (RFC 9619).
 ///
 /// # Errors

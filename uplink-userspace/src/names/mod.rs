@@ -18,10 +18,10 @@ pub mod wanted;
 
 pub use ear::{Ear, Settings};
 pub use learned::{Change, Entry, Known, Learned};
-pub use message::{Answer, Question};
+pub use message::{Answer, Question, Told};
 pub use outcome::{Counts, Outcome};
 pub use questions::Servers;
-pub use resolve::Resolver;
+pub use resolve::{Resolver, Whom};
 pub use wanted::Wanted;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use lru::LruCache;
 
 use super::Question;
+use crate::config::{Dns, Resolver};
 
 /// So many wait at most; of more, those asked longest ago are forgotten.
 pub const MOST: NonZeroUsize = NonZeroUsize::new(8_192).unwrap();
@@ -25,6 +26,19 @@ pub struct Servers {
 }
 
 impl Servers {
+    /// As `[dns]` says: "auto" is everybody who is asked.
+    #[must_use]
+    pub fn new(dns: &Dns) -> Self {
+        let mut servers = Self::default();
+        for resolver in &dns.resolvers {
+            match resolver.value {
+                Resolver::Auto => servers.any = true,
+                Resolver::At(address) => drop(servers.listed.insert(address)),
+            }
+        }
+        servers
+    }
+
     /// Whether this one's do.
     #[must_use]
     pub fn allow(&self, server: IpAddr) -> bool {

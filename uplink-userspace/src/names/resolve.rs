@@ -7,7 +7,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +20,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Outcome;
-use super::message::{self, A, AAAA, Answer, Head, LONGEST};
+use super::message::{self, A, AAAA, Answer, Head, LONGEST, Told};
 use super::packet::PORT;
+use crate::config::{self, Dns};
 use crate::probe::random;
 
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// So many questions wait at once.
 const AT_ONCE: usize = 16;
 /// A server that has not answered by then is not waited for.
@@ -36,44 +38,50 @@ const UDP_SIZE: u16 = 1_232;
 const NO_ERROR: u8 = 0;
 const NAME_ERROR: u8 = 3;
 
-/// Whom to ask.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Whom {
-    /// These, in order.
-    Listed(Vec<SocketAddr>),
-    /// Those in a file like `/etc/resolv.conf`, which is read for every question: it may change.
-    File(PathBuf),
+/// Whom to ask: first those listed, then those in the file.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Whom {
+    /// In order.
+    pub listed: Vec<SocketAddr>,
+    /// A file like `/etc/resolv.conf`, which is read for every question: it may change.
+    pub file: Option<PathBuf>,
 }
 
 impl Whom {
-    fn servers(&self) -> io::Result<Vec<SocketAddr>> {
-        match self {
-            Self::Listed(servers) => Ok(servers.clone()),
-            Self::File(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
-                Ok(servers(&text))
+    /// As `[dns]` says.
+    #[must_use]
+    pub fn new(dns: &Dns) -> Self {
+        let mut whom = Self::default();
+        for resolver in &dns.resolvers {
+            match resolver.value {
+                config::Resolver::Auto => whom.file = Some(RESOLV_CONF.into()),
+                config::Resolver::At(address) => whom.listed.push(SocketAddr::new(address, PORT)),
             }
         }
+        whom
+    }
+
+    pub(super) fn servers(&self) -> io::Result<Vec<SocketAddr>> {
+        let mut all = self.listed.clone();
+        if let Some(path) = &self.file {
+            match std::fs::read_to_string(path) {
+                Ok(text) => all.extend(servers(&text)),
+                Err(e) if all.is_empty() => {
+                    return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display())));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(all)
     }
 
     fn nobody(&self) -> io::Error {
-        let place = match self {
-            Self::Listed(_) => "the list".into(),
-            Self::File(path) => path.display().to_string(),
-        };
-        let text = format!("{place} has no name server: write some into [dns] resolvers");
-        io::Error::new(ErrorKind::NotFound, text)
+        let place = self.file.as_deref().unwrap_or(Path::new("[dns]"));
+        let place = place.display();
+        io::Error::other(format!(
+            "{place} has no name server: write some into [dns] resolvers"
+        ))
     }
-}
-
-/// An answer, and who gave it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Told {
-    /// What it says.
-    pub answer: Answer,
-    /// Who says so.
-    pub server: IpAddr,
 }
 
 /// The questions that are asked over and over; they end with it.

@@ -4,9 +4,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::super::message;
-use super::super::resolve::{End, Resolver, Told, Whom, pause, servers};
+use super::super::resolve::{End, pause, servers};
+use super::super::{Resolver, Told, Whom, message};
 use super::*;
+use crate::config::{self, At};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -65,7 +66,10 @@ async fn server(answers: fn(&[u8]) -> Vec<Vec<u8>>) -> Server {
 }
 
 fn start(servers: &[&Server]) -> (Resolver, mpsc::Receiver<Told>) {
-    let whom = Whom::Listed(servers.iter().map(|s| s.address).collect());
+    let whom = Whom {
+        listed: servers.iter().map(|s| s.address).collect(),
+        file: None,
+    };
     let (tell, told) = mpsc::channel(8);
     (
         Resolver::start(vec!["a.org".into()], whom, 0..=86_400, tell),
@@ -218,6 +222,52 @@ fn pauses_follow_what_was_heard() {
     assert!((s(End::Failed, u32::MAX, 0.0) - 300.0).abs() < 0.001);
     let least = pause(End::Addresses(0), 0, &(0..=9), 1.0);
     assert_eq!(least, Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn servers_of_a_file_are_asked_behind_those_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("resolv.conf");
+    std::fs::write(&file, "nameserver 127.0.0.1\n").unwrap();
+    let works = server(good).await;
+    let (tell, mut told) = mpsc::channel(8);
+    let mut whom = Whom {
+        listed: vec![works.address],
+        file: Some(file),
+    };
+    let _resolver = Resolver::start(vec!["a.org".into()], whom.clone(), 60..=60, tell);
+    assert_eq!(next(&mut told).await.1, 200);
+    let words = |whom: &Whom| whom.servers().map_err(|e| e.to_string());
+    assert_eq!(words(&whom), Ok(vec![works.address, at("127.0.0.1:53")]));
+    whom.file = Some("/nowhere/resolv.conf".into());
+    assert_eq!(words(&whom), Ok(vec![works.address]));
+    whom.listed.clear();
+    assert!(
+        words(&whom)
+            .unwrap_err()
+            .starts_with("/nowhere/resolv.conf: No such file")
+    );
+}
+
+#[test]
+fn resolvers_are_as_the_file_says() {
+    let at_start = |value| At { value, span: 0..0 };
+    let dns = |resolvers: Vec<config::Resolver>| config::Dns {
+        resolvers: resolvers.into_iter().map(at_start).collect(),
+        ttl_min: Duration::ZERO,
+        ttl_max: Duration::ZERO,
+    };
+    let listed = config::Resolver::At(ip("192.0.2.53"));
+    let both = dns(vec![config::Resolver::Auto, listed]);
+    let whom = Whom::new(&both);
+    assert_eq!(
+        (whom.listed, whom.file),
+        (vec![at(SERVER)], Some("/etc/resolv.conf".into()))
+    );
+    assert!(Servers::new(&both).allow(ip("192.0.2.1")));
+    let one = dns(vec![listed]);
+    assert_eq!(Whom::new(&one).file, None);
+    assert!(Servers::new(&one).allow(ip("192.0.2.53")) && !Servers::new(&one).allow(ip("192.0.2.1")));
 }
 
 #[test]
