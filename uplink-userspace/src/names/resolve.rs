@@ -32,7 +32,7 @@ const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Every server is asked so often before a question counts as failed.
 const TRIES: usize = 2;
-/// What fits into a packet on every path (RFC 9715).
+/// What fits into a packet on every path (DNS Flag Day 2020).
 const UDP_SIZE: u16 = 1_232;
 
 const NO_ERROR: u8 = 0;
