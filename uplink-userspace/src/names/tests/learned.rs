@@ -163,6 +163,26 @@ fn addresses_have_a_limit_and_those_nobody_wants_make_room() {
 }
 
 #[test]
+fn an_address_that_becomes_wanted_makes_no_room_any_more() {
+    let mut b = Bench::new();
+    b.learn(nth(0), "other", 100, 0);
+    b.learn(nth(0), "want", 200, 0);
+    for n in 1..=MOST_OTHERS + 1 {
+        b.learn(nth(n), "other", 100, 0);
+    }
+    assert!(b.learned.lookup(nth(0)).is_some());
+    assert!(b.learned.lookup(nth(1)).is_none());
+    // Once its wanted name is forgotten it does again.
+    b.learn(nth(0), "other", 900, 0);
+    b.expire(200);
+    assert!(b.learned.lookup(nth(0)).is_some_and(|entry| !entry.is_wanted()));
+    for n in 1..=MOST_OTHERS {
+        b.learn(nth(n), "other", 900, 200);
+    }
+    assert!(b.learned.lookup(nth(0)).is_none());
+}
+
+#[test]
 fn names_of_an_address_have_limits_that_do_not_touch_each_other() {
     let mut b = Bench::new();
     for n in 0..MOST_UNWANTED + 3 {
