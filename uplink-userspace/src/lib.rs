@@ -24,6 +24,7 @@ pub mod links;
 pub mod loader;
 pub mod lock;
 pub mod maps;
+pub mod names;
 pub mod nat;
 pub mod options;
 pub mod passive;
