@@ -27,6 +27,7 @@ pub mod nat;
 pub mod options;
 pub mod passive;
 pub mod plan;
+pub mod policy;
 pub mod probe;
 pub mod quota;
 pub mod rates;

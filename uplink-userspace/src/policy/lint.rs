@@ -1,0 +1,1 @@
+//! Policies that can never match, or that get in each other's way.
