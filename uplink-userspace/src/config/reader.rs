@@ -157,7 +157,11 @@ impl<'t, 'p> Reader<'t, 'p> {
             None => vec![(value, span.clone())],
         };
         if items.is_empty() {
-            self.complain(span.clone(), format!("{key} is empty: it matches nothing"), allowed);
+            self.complain(
+                span.clone(),
+                format!("{key} is empty: it matches nothing"),
+                allowed,
+            );
         }
         let mut list = Vec::new();
         for (value, span) in items {

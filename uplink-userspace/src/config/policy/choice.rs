@@ -149,7 +149,11 @@ struct Written<'r, 't, 'p> {
 
 impl Written<'_, '_, '_> {
     fn tiers(&mut self, value: &DeValue<'_>, span: Range<usize>) -> Option<Vec<Tier>> {
-        let allowed = if self.groups_too { ALLOWED } else { ALLOWED_IN_GROUP };
+        let allowed = if self.groups_too {
+            ALLOWED
+        } else {
+            ALLOWED_IN_GROUP
+        };
         let Some(items) = value.as_array() else {
             return self.tier(value, span, allowed).map(|tier| vec![tier]);
         };
@@ -165,9 +169,7 @@ impl Written<'_, '_, '_> {
 
     fn tier(&mut self, value: &DeValue<'_>, span: Range<usize>, allowed: &str) -> Option<Tier> {
         if let Some(name) = value.as_str() {
-            return self
-                .uplink(name, span, allowed)
-                .map(|name| vec![(name, None)]);
+            return self.uplink(name, span, allowed).map(|name| vec![(name, None)]);
         }
         match value.as_table() {
             Some(weights) => self.weights(weights, span, allowed),
@@ -228,10 +230,20 @@ impl Written<'_, '_, '_> {
             let help = format!("a [[group]] with pick = {} for some uplinks only", shown(name));
             (message, help)
         } else if ways.is_group(name) {
-            let message = format!("use {} is a group, and groups cannot be put together", shown(name));
-            (message, format!("{ALLOWED_IN_LIST}; a group stands alone in a policy"))
+            let message = format!(
+                "use {} is a group, and groups cannot be put together",
+                shown(name)
+            );
+            (
+                message,
+                format!("{ALLOWED_IN_LIST}; a group stands alone in a policy"),
+            )
         } else {
-            let what = if self.groups_too { "an uplink or a group" } else { "an uplink" };
+            let what = if self.groups_too {
+                "an uplink or a group"
+            } else {
+                "an uplink"
+            };
             let groups = ways.group_names.iter().filter(|_| allowed == ALLOWED);
             let words = WORDS.iter().map(|w| w.0).filter(|_| allowed != ALLOWED_IN_LIST);
             let known = ways.uplinks.iter().chain(groups).map(String::as_str).chain(words);

@@ -86,9 +86,16 @@ fn prefixes(path: &Path, text: &str) -> Result<Vec<IpNet>, Vec<String>> {
         }
     }
     if prefixes.is_empty() && wrong.is_empty() {
-        wrong.push(format!("{} has no prefix in it: it matches nothing", path.display()));
+        wrong.push(format!(
+            "{} has no prefix in it: it matches nothing",
+            path.display()
+        ));
     }
-    if wrong.is_empty() { Ok(prefixes) } else { Err(wrong) }
+    if wrong.is_empty() {
+        Ok(prefixes)
+    } else {
+        Err(wrong)
+    }
 }
 
 #[cfg(test)]

@@ -181,7 +181,10 @@ fn ports_need_a_protocol(table: &mut Reader<'_, '_>, values: &Values) {
     if protocols.is_empty() || protocols.iter().any(|p| has_ports(*p)) {
         return;
     }
-    for (key, given) in [("sport", values.sport.is_some()), ("dport", values.dport.is_some())] {
+    for (key, given) in [
+        ("sport", values.sport.is_some()),
+        ("dport", values.dport.is_some()),
+    ] {
         if given {
             let message = format!("{key} with a proto that has no ports");
             let help = "proto = \"tcp\", \"udp\", \"sctp\" or \"udplite\", or remove one of the two";

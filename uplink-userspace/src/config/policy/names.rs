@@ -40,7 +40,11 @@ fn fill(table: &mut Reader<'_, '_>, dns: &mut Dns) {
     if dns.ttl_min > dns.ttl_max {
         let [min, max] = [dns.ttl_min, dns.ttl_max].map(humantime::format_duration);
         let message = format!("ttl_min {min} is longer than ttl_max {max}");
-        let key = if table.has("ttl_min") { "ttl_min" } else { "ttl_max" };
+        let key = if table.has("ttl_min") {
+            "ttl_min"
+        } else {
+            "ttl_max"
+        };
         table.complain(table.place(key), message, "defaults are 60s and 1d");
     }
 }

@@ -110,7 +110,9 @@ fn few_enough(top: &mut Reader<'_, '_>, policies: &[Policy]) {
         return;
     }
     let groups = groups(policies);
-    let extra = policies.iter().find(|p| groups.get(GROUPS as usize) == Some(&p.choice));
+    let extra = policies
+        .iter()
+        .find(|p| groups.get(GROUPS as usize) == Some(&p.choice));
     if let Some(policy) = extra {
         let message = format!("more than {GROUPS} different choices of uplinks");
         let help = "this and what follows: say the same `use` in several policies, as by a [[group]]";

@@ -265,6 +265,10 @@ mod tests {
         }
         assert!(of(&"a".repeat(64)).unwrap_err().contains("label of 64 bytes"));
         assert!(of(&"a.".repeat(127)).is_ok());
-        assert!(of(&format!("{}aa", "a.".repeat(126))).unwrap_err().contains("254 bytes"));
+        assert!(
+            of(&format!("{}aa", "a.".repeat(126)))
+                .unwrap_err()
+                .contains("254 bytes")
+        );
     }
 }

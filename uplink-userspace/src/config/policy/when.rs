@@ -16,7 +16,8 @@ const MIDNIGHT: u16 = 24 * 60;
 
 /// `when`, empty if it is absent.
 pub(super) fn read(policy: &mut Reader<'_, '_>) -> Vec<Schedule> {
-    let allowed = "{ days = \"mon-fri\", hours = \"08:00-18:00\", zone = \"Europe/Berlin\" }, or a list of such";
+    let allowed =
+        "{ days = \"mon-fri\", hours = \"08:00-18:00\", zone = \"Europe/Berlin\" }, or a list of such";
     let tables = policy.one_or_more_tables("when", allowed);
     tables.into_iter().map(|table| one(policy, table)).collect()
 }
@@ -141,7 +142,13 @@ mod tests {
     fn zones_are_known_without_the_hosts_database() {
         assert!(zone("Europe/Berlin").is_ok() && zone("Australia/Lord_Howe").is_ok());
         assert!(TimeZoneDatabase::bundled().get("Europe/Berlin").is_ok());
-        for text in ["", "Europe/Berlim", "../../etc/passwd", "/etc/localtime", "CET-1CEST"] {
+        for text in [
+            "",
+            "Europe/Berlim",
+            "../../etc/passwd",
+            "/etc/localtime",
+            "CET-1CEST",
+        ] {
             assert!(zone(text).is_err(), "{text}");
         }
     }

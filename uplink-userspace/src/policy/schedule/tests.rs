@@ -88,7 +88,10 @@ fn a_night_belongs_to_the_day_on_which_it_begins() {
     );
     // Sunday's night ends on Monday.
     let night = schedule(&[6], (1320, 360), "UTC");
-    assert!(in_force(&policy(vec![night.clone()]), time("2026-01-05T05:59:59Z")));
+    assert!(in_force(
+        &policy(vec![night.clone()]),
+        time("2026-01-05T05:59:59Z")
+    ));
     assert!(!in_force(&policy(vec![night]), time("2026-01-05T06:00:00Z")));
 }
 
@@ -177,7 +180,13 @@ fn the_end_of_time_is_no_problem() {
 }
 
 fn any_schedule() -> impl Strategy<Value = Schedule> {
-    let zones = ["UTC", "Europe/Berlin", "Australia/Lord_Howe", "Pacific/Apia", "America/St_Johns"];
+    let zones = [
+        "UTC",
+        "Europe/Berlin",
+        "Australia/Lord_Howe",
+        "Pacific/Apia",
+        "America/St_Johns",
+    ];
     let days = proptest::array::uniform7(any::<bool>());
     let zone_name = prop::sample::select(zones.to_vec());
     (days, 0..1440_u16, 0..=1440_u16, zone_name).prop_map(|(days, from, to, name)| Schedule {
