@@ -1,5 +1,15 @@
 //! `[[policy]]`, `[[group]]`, `[dns]` and `[mpath]`: who goes where.
 
+mod choice;
+mod files;
+mod matching;
+pub(super) mod mpath;
+pub(super) mod names;
+mod outside;
+pub(super) mod read;
+mod values;
+mod when;
+
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! One table of the file. Fields are taken by name; what nobody took is unknown. So the list of
 //! allowed keys in a complaint is, by construction, the list of keys that are read.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
@@ -15,6 +17,15 @@ pub(super) enum Refusal {
     Wrong(String),
     /// It is right, but for a later version.
     NotYet,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(why) => f.write_str(why),
+            Self::NotYet => f.write_str("is not supported by this version yet"),
+        }
+    }
 }
 
 /// `Wrong`, for use in `ok_or_else` and the like.
@@ -130,6 +141,78 @@ impl<'t, 'p> Reader<'t, 'p> {
             |value| value.as_str().or_else(|| digits(value)),
             parse,
         )
+    }
+
+    /// One value or a list of them, strings and integers alike, which `parse` sees as text. Refused ones are left
+    /// out; an empty list is a mistake, since it stands for nothing at all.
+    pub fn one_or_more<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        mut parse: impl FnMut(&str) -> Result<T, Refusal>,
+    ) -> Option<At<Vec<At<T>>>> {
+        let At { value, span } = self.value(key)?;
+        let items = match value.as_array() {
+            Some(items) => items.iter().map(|i| (i.get_ref(), i.span())).collect(),
+            None => vec![(value, span.clone())],
+        };
+        if items.is_empty() {
+            self.complain(
+                span.clone(),
+                format!("{key} is empty: it matches nothing"),
+                allowed,
+            );
+        }
+        let mut list = Vec::new();
+        for (value, span) in items {
+            let found = match text(value) {
+                Some(text) => self.accept(key, &text, span, allowed, &mut parse),
+                None => self.wrong_type(key, value, span, allowed),
+            };
+            list.extend(found);
+        }
+        Some(At { value: list, span })
+    }
+
+    /// One table or a list of tables, none if there is no such key.
+    pub fn one_or_more_tables(&mut self, key: &'static str, allowed: &str) -> Vec<At<&'t DeTable<'t>>> {
+        let Some(At { value, span }) = self.value(key) else {
+            return Vec::new();
+        };
+        let items = match value.as_array() {
+            Some(items) => items.iter().map(|i| (i.get_ref(), i.span())).collect(),
+            None => vec![(value, span.clone())],
+        };
+        if items.is_empty() {
+            self.complain(span, format!("{key} is empty"), allowed);
+        }
+        let mut tables = Vec::new();
+        for (value, span) in items {
+            tables.extend(match value.as_table() {
+                Some(value) => Some(At { value, span }),
+                None => self.wrong_type(key, value, span, allowed),
+            });
+        }
+        tables
+    }
+
+    /// The value of the key, of whatever type.
+    pub fn value(&mut self, key: &'static str) -> Option<At<&'t DeValue<'t>>> {
+        let (value, span) = self.take(key)?;
+        Some(At { value, span })
+    }
+
+    /// Where the key's value stands; the table if there is none.
+    pub fn place(&self, key: &str) -> Range<usize> {
+        self.find(key).map_or_else(|| self.span(), |(_, span)| span)
+    }
+
+    /// The names in the tables `[[key]]`, of refused ones, too.
+    pub fn names_in(&self, key: &str) -> Vec<String> {
+        let tables = self.find(key).and_then(|(value, _)| value.as_array());
+        let tables = tables.into_iter().flat_map(|list| list.iter());
+        let names = tables.filter_map(|table| table.get_ref().get("name")?.get_ref().as_str());
+        names.map(str::to_owned).collect()
     }
 
     fn items<T>(
@@ -313,7 +396,8 @@ impl<'t, 'p> Reader<'t, 'p> {
         None
     }
 
-    fn wrong_type<T>(
+    /// Complains about the type of a value.
+    pub fn wrong_type<T>(
         &mut self,
         key: &str,
         value: &DeValue<'_>,
@@ -323,6 +407,18 @@ impl<'t, 'p> Reader<'t, 'p> {
         let message = format!("{key} cannot be of type {}", value.type_str());
         self.complain(span, message, allowed);
         None
+    }
+}
+
+/// A string, or an integer in decimal, however it was written.
+fn text<'t>(value: &'t DeValue<'t>) -> Option<Cow<'t, str>> {
+    if let Some(text) = value.as_str() {
+        return Some(text.into());
+    }
+    let integer = value.as_integer()?;
+    match u32::from_str_radix(integer.as_str(), integer.radix()) {
+        Ok(number) => Some(number.to_string().into()),
+        Err(_) => Some(integer.to_string().into()),
     }
 }
 

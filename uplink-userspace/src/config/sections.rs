@@ -6,7 +6,7 @@ use uplink_common::mark::Mask;
 
 use super::reader::{Reader, Refusal, time_span, wrong};
 use super::uplinks::interface_name;
-use super::{At, Attach, Kernel, Local, Mpath};
+use super::{At, Attach, Kernel, Local};
 
 pub(super) fn lan(top: &mut Reader<'_, '_>) -> Vec<At<String>> {
     let Some(mut lan) = top.table("lan", "[lan]") else {
@@ -37,7 +37,8 @@ pub(super) fn local(top: &mut Reader<'_, '_>) -> Local {
     local
 }
 
-fn cgroup(text: &str) -> Result<String, Refusal> {
+/// A path below the cgroup v2 mount.
+pub(super) fn cgroup(text: &str) -> Result<String, Refusal> {
     if !text.starts_with('/') {
         return Err(wrong("does not start with \"/\""));
     }
@@ -48,17 +49,6 @@ fn cgroup(text: &str) -> Result<String, Refusal> {
         Some(c) => Err(wrong(format!("contains {c:?}"))),
         None => Ok(text.into()),
     }
-}
-
-/// The interface that stands for all uplinks; none unless it is asked for.
-pub(super) fn mpath(top: &mut Reader<'_, '_>) -> Option<Mpath> {
-    let mut table = top.table("mpath", "[mpath]")?;
-    let allowed = "a name for the interface to make, such as \"mpath0\"";
-    let interface = table.required("interface", allowed, interface_name);
-    table.finish();
-    Some(Mpath {
-        interface: interface?,
-    })
 }
 
 /// The numbers, and where the mask stands.
@@ -156,8 +146,6 @@ fn fwmark_mask(table: &mut Reader<'_, '_>) -> Option<At<Mask>> {
 
 /// What the contract knows and this version does not do. What equals our behaviour passes.
 pub(super) fn unsupported(top: &mut Reader<'_, '_>) {
-    top.refuse("policy", "[[policy]]");
-    top.refuse("dns", "[dns]");
     top.refuse("metrics", "[metrics]");
     top.refuse("hooks", "[hooks]");
 }

@@ -1,5 +1,6 @@
 mod broken;
 mod health;
+mod policy;
 mod probe;
 
 use std::path::Path;
@@ -359,7 +360,7 @@ proptest! {
             1..9,
         )
     ) {
-        let mut text: Vec<char> = [WHOLE, probe::EVERY, health::EVERY].concat().chars().collect();
+        let mut text: Vec<char> = [WHOLE, probe::EVERY, health::EVERY, policy::EVERY].concat().chars().collect();
         for (at, cut, insert) in edits {
             let from = at.index(text.len() + 1);
             let to = (from + cut).min(text.len());

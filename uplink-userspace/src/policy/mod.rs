@@ -9,10 +9,12 @@ pub mod compile;
 mod domains;
 mod exact;
 mod full;
+pub mod lint;
 mod lists;
 mod numbers;
 mod prefixes;
 mod ranges;
+pub mod schedule;
 mod sets;
 pub mod tables;
 

@@ -295,7 +295,8 @@ fn records_say_what_a_policy_does() {
         compiled.choices.iter().map(of).collect()
     };
     assert_eq!(all(|c| c.policy), numbers);
-    assert_eq!(all(|c| c.group), [0, 1, 0]);
+    // The same uplinks, but one of the policies is strict.
+    assert_eq!(all(|c| c.group), [0, 1, 2]);
     assert_eq!(all(|c| c.flags), [STRICT, 0, 0]);
     assert_eq!(all(|c| c.sticky), [0, STICKY_SOURCE, STICKY_BOTH]);
     assert_eq!(all(|c| c.sticky_s), [0, 60, 60]);
