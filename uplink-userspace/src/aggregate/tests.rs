@@ -133,10 +133,11 @@ fn somebody_elses_interface_of_that_name_is_refused() {
 
 #[test]
 fn a_name_that_means_something_else_is_refused() {
-    let found = complaints(&asked("eth0"), &Host::default());
+    let file = FILE.replace("eth0", "mpath0-in") + "[mpath]\ninterface = \"mpath0\"\n";
+    let found = complaints(&config(&file), &Host::default());
     assert_eq!(
         found,
-        ["eth0 is named as an interface of an uplink or of [lan], too"]
+        ["mpath0-in is named as an interface of an uplink or of [lan], too"]
     );
     let own = complaints(&asked("abcdefghijkl-in"), &Host::default());
     assert_eq!(own, ["abcdefghijkl-in is what its own inner end would be called"]);
