@@ -131,6 +131,12 @@ impl Engine {
         self.settings.uplinks.get(&u.name)
     }
 
+    /// What policies may use, by number.
+    #[must_use]
+    pub fn groups(&self) -> &[crate::config::Group] {
+        &self.settings.groups
+    }
+
     /// The uplinks, in the order of the configuration.
     #[must_use]
     pub fn uplinks(&self) -> &[Uplink] {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Group;
 use crate::loader::ClsactPort;
 use crate::sysctl::Saved;
 
@@ -26,6 +27,9 @@ pub struct State {
     /// Names of the uplinks that were taken out by hand.
     #[serde(default)]
     pub drained: Vec<String>,
+    /// Groups of policies by number: those in the maps are still read when the next start begins.
+    #[serde(default)]
+    pub groups: Vec<Group>,
 }
 
 impl State {

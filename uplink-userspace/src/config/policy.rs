@@ -15,6 +15,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::At;
 
@@ -99,6 +100,16 @@ pub struct Domain {
     pub below: bool,
 }
 
+impl Domain {
+    /// Whether it means this name, which is lower case and without a dot at its end.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let below = |rest: &str| self.below && rest.ends_with('.');
+        name.strip_suffix(&*self.name)
+            .is_some_and(|rest| rest.is_empty() || below(rest))
+    }
+}
+
 /// Days and hours.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
@@ -111,7 +122,7 @@ pub struct Schedule {
 }
 
 /// By which uplinks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Choice {
     /// Tiers, the first preferred; in each names of uplinks, and the weights that are given here instead of theirs.
     /// Empty: all uplinks with their own tiers and weights.
@@ -121,7 +132,7 @@ pub struct Choice {
 }
 
 /// Whom of several.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Prefer {
     /// All of them, by their weights.
     #[default]
@@ -186,7 +197,7 @@ impl Policy {
 }
 
 /// What a policy may use: policies that may use the same share one table.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Group {
     /// By which uplinks.
     pub choice: Choice,

@@ -229,7 +229,8 @@ impl Daemon {
             since: humantime::format_rfc3339_seconds(self.since).to_string(),
             attach: self.loaded.hook.to_string(),
             uplinks,
-            policies: Vec::new(),
+            policies: self.describe_policies()?,
+            names: self.describe_names(&counters),
             packets: counters
                 .into_iter()
                 .map(|(r, n)| (r.name().to_owned(), n))
@@ -258,6 +259,8 @@ impl Daemon {
                 remedy: "check the links and the probe targets".into(),
             });
         }
+        warnings.extend_from_slice(self.policies.warnings());
+        warnings.extend(self.shared_names());
         for target in self.engine.dead_targets() {
             warnings.push(Warning {
                 code: "dead-target".into(),

@@ -10,6 +10,7 @@ use crate::config::{self, Config};
 use crate::engine::{Engine, Path, Settings};
 use crate::health::Verdict;
 use crate::host::Host;
+use crate::policy::groups;
 use crate::resolve::{self, Followed, Uplink};
 use crate::{aggregate, conntrack, desired, flow_map, links, nat, sysctl};
 
@@ -27,9 +28,11 @@ impl Daemon {
             .collect();
         let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
         let uplinks = resolve::keep(&config, uplinks, self.engine.uplinks());
+        let used = config::groups(&self.config.policies);
+        let groups = groups::arrange(self.engine.groups(), &used, &config::groups(&config.policies));
         let mut engine = Engine::new(
             uplinks,
-            Settings::of(&config),
+            Settings::of(&config).with_groups(groups),
             &self.down(),
             &self.engine.drained(),
         );
@@ -83,10 +86,14 @@ impl Daemon {
             .set_addresses(&start::addresses(&host, engine.uplinks(), &config.kernel))?;
         self.settings.nat = config.nat.mode;
         self.settings.stale_after_s = start::stale_after_s(&config);
+        self.settings.learns = start::learns(&config);
         // Without `stale_after` so far nobody had to hear that we live.
         self.maps.heartbeat(flow_map::now_s())?;
         self.maps
             .publish(engine.uplinks(), engine.selection(), &self.settings)?;
+        self.names.follow(&config, &host, engine.uplinks())?;
+        self.policies
+            .write(&mut self.maps, &mut self.names, &config, engine.groups(), &host)?;
         for port in &ports {
             self.loaded.attach(port)?;
         }

@@ -48,6 +48,14 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// With the groups numbered so, not as they come in the file.
+    #[must_use]
+    pub fn with_groups(self, groups: Vec<Group>) -> Self {
+        Self { groups, ..self }
+    }
+}
+
 impl Individual {
     fn of(config: &Config, u: &crate::config::Uplink) -> Self {
         let targets = Family::ALL.map(|family| u.probe.targets_of(family).collect::<Vec<_>>());

@@ -9,7 +9,7 @@ mod slots;
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use ipnet::IpNet;
 use uplink_common::policy::GROUP_SLOTS;
 use uplink_common::record::{Config, Counter, Passive, Traffic, passive_index};
@@ -24,7 +24,7 @@ use crate::{resolve, table};
 pub use record::{Settings, found_dead, name};
 
 use groups::GroupTables;
-use policies::{NameTable, PolicyMaps};
+use policies::{NameTable, OtherNames, PolicyMaps};
 use record::{between, claims, name_bytes, record, voided};
 use slots::SlotTable;
 
@@ -86,6 +86,10 @@ pub struct Maps {
     pub policies: PolicyMaps,
     /// The addresses that names are known of; taken by whoever learns them.
     pub names: Option<NameTable>,
+    /// Addresses that were looked up by other names; likewise.
+    pub other_names: Option<OtherNames>,
+    /// DNS packets; likewise.
+    pub answers: Option<RingBuf<MapData>>,
     /// What was written last, to write differences only.
     addresses: Option<Addresses>,
 }
@@ -126,6 +130,8 @@ impl Maps {
         Ok(Self {
             policies,
             names: Some(names),
+            other_names: Some(OtherNames::new(take("other_names")?.try_into()?)),
+            answers: Some(take("answers")?.try_into()?),
             config: take("config")?.try_into()?,
             uplinks: take("uplinks")?.try_into()?,
             slots: SlotTable::new(take("slots")?)?,

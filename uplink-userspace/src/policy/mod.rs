@@ -9,6 +9,7 @@ pub mod compile;
 mod domains;
 mod exact;
 mod full;
+pub mod groups;
 pub mod lint;
 mod lists;
 mod numbers;
