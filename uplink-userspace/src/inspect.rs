@@ -8,6 +8,7 @@ use uplink_common::{Family, SLOTS};
 use crate::config::Config;
 use crate::engine::{Engine, Settings};
 use crate::plan::Plan;
+use crate::policy::lint;
 use crate::resolve::{self, Uplink};
 use crate::{aggregate, desired, links, maps, sysctl};
 
@@ -22,7 +23,8 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
         eprintln!("note: {unusable}");
     }
     let uplinks = found.uplinks;
-    for warning in resolve::warnings(config, &uplinks) {
+    let warnings = resolve::warnings(config, &uplinks);
+    for warning in warnings.into_iter().chain(lint::warnings(&config.policies)) {
         eprintln!("warning: {}\nhelp: {}", warning.text, warning.remedy);
     }
     if print_plan {

@@ -1,7 +1,8 @@
 //! One table of the file. Fields are taken by name; what nobody took is unknown. So the list of
 //! allowed keys in a complaint is, by construction, the list of keys that are read.
 
-use std::borrow::Cow;
+mod several;
+
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -141,59 +142,6 @@ impl<'t, 'p> Reader<'t, 'p> {
             |value| value.as_str().or_else(|| digits(value)),
             parse,
         )
-    }
-
-    /// One value or a list of them, strings and integers alike, which `parse` sees as text. Refused ones are left
-    /// out; an empty list is a mistake, since it stands for nothing at all.
-    pub fn one_or_more<T>(
-        &mut self,
-        key: &'static str,
-        allowed: &str,
-        mut parse: impl FnMut(&str) -> Result<T, Refusal>,
-    ) -> Option<At<Vec<At<T>>>> {
-        let At { value, span } = self.value(key)?;
-        let items = match value.as_array() {
-            Some(items) => items.iter().map(|i| (i.get_ref(), i.span())).collect(),
-            None => vec![(value, span.clone())],
-        };
-        if items.is_empty() {
-            self.complain(
-                span.clone(),
-                format!("{key} is empty: it matches nothing"),
-                allowed,
-            );
-        }
-        let mut list = Vec::new();
-        for (value, span) in items {
-            let found = match text(value) {
-                Some(text) => self.accept(key, &text, span, allowed, &mut parse),
-                None => self.wrong_type(key, value, span, allowed),
-            };
-            list.extend(found);
-        }
-        Some(At { value: list, span })
-    }
-
-    /// One table or a list of tables, none if there is no such key.
-    pub fn one_or_more_tables(&mut self, key: &'static str, allowed: &str) -> Vec<At<&'t DeTable<'t>>> {
-        let Some(At { value, span }) = self.value(key) else {
-            return Vec::new();
-        };
-        let items = match value.as_array() {
-            Some(items) => items.iter().map(|i| (i.get_ref(), i.span())).collect(),
-            None => vec![(value, span.clone())],
-        };
-        if items.is_empty() {
-            self.complain(span, format!("{key} is empty"), allowed);
-        }
-        let mut tables = Vec::new();
-        for (value, span) in items {
-            tables.extend(match value.as_table() {
-                Some(value) => Some(At { value, span }),
-                None => self.wrong_type(key, value, span, allowed),
-            });
-        }
-        tables
     }
 
     /// The value of the key, of whatever type.
@@ -407,18 +355,6 @@ impl<'t, 'p> Reader<'t, 'p> {
         let message = format!("{key} cannot be of type {}", value.type_str());
         self.complain(span, message, allowed);
         None
-    }
-}
-
-/// A string, or an integer in decimal, however it was written.
-fn text<'t>(value: &'t DeValue<'t>) -> Option<Cow<'t, str>> {
-    if let Some(text) = value.as_str() {
-        return Some(text.into());
-    }
-    let integer = value.as_integer()?;
-    match u32::from_str_radix(integer.as_str(), integer.radix()) {
-        Ok(number) => Some(number.to_string().into()),
-        Err(_) => Some(integer.to_string().into()),
     }
 }
 

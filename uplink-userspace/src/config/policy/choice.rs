@@ -182,18 +182,17 @@ impl Written<'_, '_, '_> {
             self.table.complain(span, "use has an empty table", allowed);
             return None;
         }
-        let mut tier = Some(Vec::new());
-        for (name, weight) in weights.iter() {
+        let each = weights.iter().map(|(name, weight)| {
             let weight = self.weight(name.get_ref(), weight.get_ref(), weight.span());
             let name = self.uplink(name.get_ref(), name.span(), ALLOWED_IN_LIST);
-            tier = tier.and_then(|mut tier| {
-                tier.push((name?, Some(weight?)));
-                Some(tier)
-            });
-        }
+            Some((name?, Some(weight?)))
+        });
+        // All of them, so that every mistake is told.
+        let each: Vec<_> = each.collect();
+        let mut tier: Tier = each.into_iter().collect::<Option<_>>()?;
         // The order of keys in a table says nothing: what says the same is the same group.
-        tier.as_mut().map(|tier| tier.sort());
-        tier
+        tier.sort();
+        Some(tier)
     }
 
     fn weight(&mut self, name: &str, value: &DeValue<'_>, span: Range<usize>) -> Option<u32> {
