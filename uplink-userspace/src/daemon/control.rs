@@ -152,8 +152,7 @@ impl Daemon {
     /// What an uplink that is wanted does now, or waits for.
     fn outlook(&self, id: u8) -> &'static str {
         let paths = uplink_common::Family::ALL.map(|family| Path { uplink: id, family });
-        let serves = |p: &Path| self.engine.selection().family(p.family).weight(p.uplink) > 0;
-        if paths.iter().any(serves) {
+        if paths.iter().any(|p| self.engine.serves(*p)) {
             return "takes new flows again";
         }
         match paths.iter().any(|p| self.engine.verdict(*p) == Verdict::Down) {

@@ -30,8 +30,8 @@ pub use port::{Port, detach};
 
 use link::Link;
 
-/// The oldest kernel with what the programs need: `bpf_loop`.
-const OLDEST: KernelVersion = KernelVersion::new(5, 17, 0);
+/// The oldest kernel with what the programs need: cgroup programs may ask whose process it is.
+const OLDEST: KernelVersion = KernelVersion::new(6, 1, 0);
 /// The first kernel with tcx links.
 const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 
