@@ -55,6 +55,8 @@ const COMPARE: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Between looks at what nobody tells us about: silent gateways, programs, pins, missing NAT.
 const PULSE: Duration = Duration::from_millis(250);
+/// Pulses between writing down what was learned of names.
+const KEEP_NAMES: u32 = 240;
 /// Between looks at what the users' own packets tell.
 const LISTEN: Duration = Duration::from_millis(100);
 
@@ -134,6 +136,7 @@ pub async fn run(options: &Options) -> Result<()> {
     drop(sources);
     daemon.weigh().await;
     daemon.keep_usage();
+    daemon.names.keep(&daemon.options.runtime_dir);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     match end {
         End::Stop => daemon.stop().await,
@@ -255,6 +258,9 @@ impl Daemon {
         if self.pulses.is_multiple_of(4) {
             self.weigh().await;
             self.names.expire();
+        }
+        if self.pulses.is_multiple_of(KEEP_NAMES) {
+            self.names.keep(&self.options.runtime_dir);
         }
         if !self.pulses.is_multiple_of(2) {
             return;

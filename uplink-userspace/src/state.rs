@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Group;
 use crate::loader::ClsactPort;
+use crate::names::kept;
 use crate::sysctl::Saved;
 
 const FILE: &str = "state.json";
@@ -71,6 +72,7 @@ impl State {
 
     /// Removes the file; the directory too when it is empty and not systemd's.
     pub fn remove(dir: &Path) {
+        kept::remove(dir);
         let _ = fs::remove_file(path(dir));
         let _ = fs::remove_dir(dir);
     }

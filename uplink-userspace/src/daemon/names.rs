@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::flow_map;
 use crate::host::Host;
 use crate::maps::Maps;
 use crate::maps::policies::NameTable;
+use crate::names::kept::{self, Row};
 use crate::names::{Change, Ear, Entry, Resolver, Servers, Settings, Told, Wanted, Whom};
 use crate::resolve::Uplink;
 use crate::status::{self, Warning};
@@ -53,6 +55,8 @@ struct Shared {
     others: crate::maps::policies::OtherNames,
     /// Addresses that could not be written, for want of room or because the kernel refused.
     failed: u64,
+    /// Something was learned or forgotten since it was last kept.
+    changed: bool,
 }
 
 impl Names {
@@ -76,6 +80,7 @@ impl Names {
                 .take()
                 .context("the map `other_names` was taken before")?,
             failed: 0,
+            changed: false,
         }));
         let answers = maps
             .answers
@@ -174,6 +179,31 @@ impl Names {
         shared.apply(changes);
     }
 
+    /// Goes on with what an earlier daemon had learned.
+    pub(super) fn restore(&self, dir: &Path) {
+        match kept::read(dir) {
+            Ok(rows) => {
+                let mut shared = self.shared();
+                let changes = shared.ear.restore(rows, now());
+                shared.apply(changes);
+            }
+            Err(e) => tracing::warn!("what an earlier daemon had learned of names is lost: {e:#}"),
+        }
+    }
+
+    /// Keeps what was learned for the next daemon.
+    pub(super) fn keep(&self, dir: &Path) {
+        let mut shared = self.shared();
+        if !std::mem::take(&mut shared.changed) {
+            return;
+        }
+        let rows = Row::all(shared.ear.learned());
+        drop(shared);
+        if let Err(e) = kept::write(dir, rows) {
+            tracing::warn!("what was learned of names will not outlive this daemon: {e:#}");
+        }
+    }
+
     /// What is known of an address.
     pub(super) fn lookup(&self, address: IpAddr) -> Option<Entry> {
         self.shared().ear.learned().lookup(address).cloned()
@@ -214,6 +244,7 @@ impl Drop for Names {
 impl Shared {
     /// Tells the programs what is known now.
     fn apply(&mut self, changes: Vec<Change>) {
+        self.changed |= !changes.is_empty();
         for change in changes {
             if let Err(e) = self.apply_one(&change) {
                 self.failed += 1;

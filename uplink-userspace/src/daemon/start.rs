@@ -173,6 +173,7 @@ async fn bring_up(
     let mut policies = Policies::adopt(&maps)?;
     let (mut names, told) = Names::new(&mut maps)?;
     names.follow(&config, &host, engine.uplinks())?;
+    names.restore(&options.runtime_dir);
     policies.write(&mut maps, &mut names, &config, engine.groups(), &host)?;
     for port in &ports {
         loaded.attach(port)?;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::kept::Row;
 use super::message::{self, Head, Told};
 use super::packet::{self, Heard, PORT};
 use super::questions::{Key, Questions};
@@ -86,6 +87,12 @@ impl Ear {
         let wanted = |name: &str| self.wanted.contains(name);
         self.learned
             .learn(&told.answer, told.server, now.as_secs(), wanted, &mut self.counts)
+    }
+
+    /// What an earlier daemon had learned.
+    pub fn restore(&mut self, rows: Vec<Row>, now: Duration) -> Vec<Change> {
+        let wanted = |name: &str| self.wanted.contains(name);
+        self.learned.restore(rows, now.as_secs(), wanted)
     }
 
     /// Forgets what is too old; once a second will do.

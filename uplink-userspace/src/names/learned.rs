@@ -12,6 +12,7 @@ use lru::LruCache;
 use uplink_common::policy::NAMES;
 use uplink_common::{Addr, Family};
 
+use super::kept::Row;
 use super::message::Address;
 use super::{Answer, Counts, Outcome};
 
@@ -171,6 +172,29 @@ impl Learned {
         }
         for found in &answer.addresses {
             counts.add(self.learn_one(found, source, &wanted, &mut changes));
+        }
+        changes
+    }
+
+    /// What an earlier daemon had learned, as far as its time is not over.
+    pub fn restore(
+        &mut self,
+        rows: impl IntoIterator<Item = Row>,
+        now_s: u64,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (address, name, mut known) in rows.into_iter().map(Row::parts) {
+            known.wanted = wanted(&name);
+            let may = is_public(address) && !self.excluded.contains(&address) && known.expires_s > now_s;
+            let is_new = !self.entries.contains_key(&address);
+            if !may || (is_new && !self.make_room(known.wanted, &mut changes)) {
+                continue;
+            }
+            let entry = self.entries.entry(address).or_default();
+            entry.keep(&name, known);
+            changes.push(entry.change(address));
+            self.settle(address, &mut changes);
         }
         changes
     }

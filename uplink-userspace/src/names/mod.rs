@@ -7,6 +7,7 @@
 //! and type (RFC 5452). Everything that comes in is counted by its [`Outcome`], and every store has a limit.
 
 pub mod ear;
+pub mod kept;
 pub mod learned;
 pub mod message;
 pub mod outcome;

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
+use super::super::kept::Row;
 use super::super::learned::{MOST, MOST_OTHERS, MOST_UNWANTED, MOST_WANTED};
 use super::super::message::Address;
-use super::super::{Answer, Counts, Learned, Outcome, Question};
+use super::super::{Answer, Counts, Entry, Learned, Outcome, Question};
 use super::*;
 
 struct Bench {
@@ -214,4 +215,42 @@ fn other_policies_want_other_names() {
     b.learned.sort(|_| false);
     assert_eq!(b.learned.len(), MOST_OTHERS);
     assert_eq!(b.expire(100).len(), MOST_OTHERS);
+}
+
+#[test]
+fn the_next_daemon_goes_on_with_what_was_learned() {
+    let mut b = Bench::new();
+    b.learn(ip("192.0.2.1"), "want.org,cdn.net", 100, 0);
+    b.learn(ip("192.0.2.2"), "other.org", 100, 5);
+    let rows = Row::all(&b.learned);
+    let text = serde_json::to_string(&rows).unwrap();
+    let read: Vec<Row> = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, rows);
+    let restore = |now_s: u64, excluded: &str| {
+        let mut learned = Learned::new(60..=3_600, HashSet::from([ip(excluded)]));
+        learned.restore(read.clone(), NOW.as_secs() + now_s, wanted);
+        learned
+    };
+    let learned = restore(99, "192.0.2.99");
+    for address in [ip("192.0.2.1"), ip("192.0.2.2")] {
+        assert_eq!(
+            learned.lookup(address).map(Entry::is_wanted),
+            Some(address == ip("192.0.2.1"))
+        );
+        let known = |learned: &Learned| {
+            learned
+                .lookup(address)
+                .map(|e| e.names().map(|n| n.1.clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(known(&learned), known(&b.learned));
+    }
+    assert_eq!(
+        restore(102, "192.0.2.99").len(),
+        1,
+        "the time of the first is over"
+    );
+    assert_eq!(restore(99, "192.0.2.1").len(), 1, "the first is this host's now");
+    let mut learned = learned;
+    assert_eq!(learned.expire(NOW.as_secs() + 200).len(), 2);
+    assert!(learned.is_empty());
 }
