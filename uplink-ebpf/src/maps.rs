@@ -160,7 +160,7 @@ pub static STICKY: LruHashMap<StickyKey, Pin, 32_768> = LruHashMap::new();
 
 /// DNS packets on their way to user space.
 #[btf_map(name = "answers")]
-pub static ANSWERS: RingBuf<(), { 1 << 20 }> = RingBuf::new();
+pub static ANSWERS: RingBuf<(), { 1 << 18 }> = RingBuf::new();
 
 /// Room for the DNS packet in hand.
 #[btf_map(name = "copy")]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
-use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -218,16 +218,24 @@ impl Loaded {
     }
 }
 
+/// All at once: the verifier works on as many processors as there are, and a start waits for the longest of
+/// the programs instead of for all of them.
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
-    for (_, program) in ebpf.programs_mut() {
-        if let Ok(classifier) = <&mut SchedClassifier>::try_from(&mut *program) {
-            again(|| classifier.load())?;
-        } else {
-            let socket = <&mut CgroupSockAddr>::try_from(program)?;
-            again(|| socket.load())?;
-        }
+    std::thread::scope(|scope| {
+        let programs: Vec<_> = ebpf.programs_mut().map(|(_, program)| program).collect();
+        let loads: Vec<_> = programs.into_iter().map(|p| scope.spawn(|| load(p))).collect();
+        let mut done = loads.into_iter().map(|load| load.join());
+        done.try_for_each(|load| load.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+fn load(program: &mut Program) -> Result<(), ProgramError> {
+    if let Ok(classifier) = <&mut SchedClassifier>::try_from(&mut *program) {
+        again(|| classifier.load())
+    } else {
+        let socket = <&mut CgroupSockAddr>::try_from(program)?;
+        again(|| socket.load())
     }
-    Ok(())
 }
 
 /// The verifier breaks off with EAGAIN when a signal is pending.

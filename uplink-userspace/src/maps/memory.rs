@@ -1,5 +1,6 @@
 //! Array maps as memory.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd as _;
 use std::ptr::NonNull;
@@ -9,9 +10,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Map, MapData};
 
 /// An array map in our address space: whole tables are written by plain stores, without a system call for each
-/// element.
+/// element. All of a mapping counts as the process's memory, touched or not, so it is there only from the first use
+/// to [`Self::settle`].
 pub struct Memory<T> {
-    memory: NonNull<u8>,
+    memory: Cell<Option<NonNull<u8>>>,
     elements: u32,
     map: MapData,
     records: PhantomData<T>,
@@ -24,10 +26,10 @@ impl<T: aya::Pod> Memory<T> {
     /// Elements of an array map lie at multiples of eight bytes (`array_map_alloc` of the kernel).
     const STRIDE: usize = size_of::<T>().next_multiple_of(8);
 
-    /// Maps an array map that has `BPF_F_MMAPABLE`.
+    /// Of an array map that has `BPF_F_MMAPABLE`.
     ///
     /// # Errors
-    /// When it is no array, of other records, or cannot be mapped.
+    /// When it is no array, or of other records.
     pub fn new(name: &str, map: Map) -> Result<Self> {
         let Map::Array(map) = map else {
             bail!("the map `{name}` is no array")
@@ -39,33 +41,22 @@ impl<T: aya::Pod> Memory<T> {
             info.value_size(),
             size_of::<T>()
         );
-        let elements = info.max_entries();
-        let memory = Self::mapped(&map, elements as usize * Self::STRIDE);
         Ok(Self {
-            memory: memory.with_context(|| format!("mapping the map `{name}`"))?,
-            elements,
+            memory: Cell::new(None),
+            elements: info.max_entries(),
             map,
             records: PhantomData,
         })
     }
 
-    fn mapped(map: &MapData, length: usize) -> Result<NonNull<u8>> {
-        use std::os::fd::AsFd as _;
-        // SAFETY: a fresh shared mapping of a map that is kept open beside it.
-        let memory = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.fd().as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if memory == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error().into());
+    /// The mapping, made where there is none.
+    fn memory(&self) -> Result<NonNull<u8>> {
+        if let Some(memory) = self.memory.get() {
+            return Ok(memory);
         }
-        NonNull::new(memory.cast()).context("it lies at address zero")
+        let memory = mapped(&self.map, self.length()).context("mapping a map")?;
+        self.memory.set(Some(memory));
+        Ok(memory)
     }
 
     /// How many elements there are.
@@ -74,10 +65,10 @@ impl<T: aya::Pod> Memory<T> {
         self.elements
     }
 
-    /// Where an element is; valid as long as `self` is.
+    /// Where an element is; valid until [`Self::settle`].
     ///
     /// # Errors
-    /// When there is none of this index.
+    /// When there is none of this index, or the map cannot be mapped.
     pub fn at(&self, index: u32) -> Result<*mut T> {
         ensure!(
             index < self.elements,
@@ -85,7 +76,7 @@ impl<T: aya::Pod> Memory<T> {
             self.elements
         );
         // SAFETY: the index is below the number of elements, so the element lies within the mapping.
-        Ok(unsafe { self.memory.as_ptr().add(index as usize * Self::STRIDE) }.cast())
+        Ok(unsafe { self.memory()?.as_ptr().add(index as usize * Self::STRIDE) }.cast())
     }
 
     /// Writes an element. Four bytes at most are seen whole by whoever reads meanwhile.
@@ -112,9 +103,10 @@ impl<T: aya::Pod> Memory<T> {
     /// What was written is seen before anything that is written from now on.
     pub fn settle(&self) {
         fence(Ordering::Release);
+        self.unmap();
     }
 
-    /// A mapping of its own, such as for another thread.
+    /// The same map for another owner, such as another thread.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -125,10 +117,40 @@ impl<T: aya::Pod> Memory<T> {
     }
 }
 
+impl<T> Memory<T> {
+    const fn length(&self) -> usize {
+        self.elements as usize * size_of::<T>().next_multiple_of(8)
+    }
+
+    fn unmap(&self) {
+        if let Some(memory) = self.memory.take() {
+            // SAFETY: the mapping that `memory` made, with its length; nothing keeps a pointer into it.
+            unsafe { libc::munmap(memory.as_ptr().cast(), self.length()) };
+        }
+    }
+}
+
 impl<T> Drop for Memory<T> {
     fn drop(&mut self) {
-        let length = self.elements as usize * size_of::<T>().next_multiple_of(8);
-        // SAFETY: the mapping that `new` made, with its length.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), length) };
+        self.unmap();
     }
+}
+
+fn mapped(map: &MapData, length: usize) -> Result<NonNull<u8>> {
+    use std::os::fd::AsFd as _;
+    // SAFETY: a fresh shared mapping of a map that is kept open beside it.
+    let memory = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            map.fd().as_fd().as_raw_fd(),
+            0,
+        )
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    NonNull::new(memory.cast()).context("it lies at address zero")
 }

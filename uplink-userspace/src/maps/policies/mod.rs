@@ -158,7 +158,9 @@ impl PolicyMaps {
     pub fn set_active(&mut self, bank: u32, active: &Set) -> Result<()> {
         let bank = bank & 1;
         let mut classifier = self.classifier.get(&bank, 0).context("map `fields`")?;
-        if self.sets.read(set_index(bank, classifier.active))? == *active {
+        let now = self.sets.read(set_index(bank, classifier.active))?;
+        if now == *active {
+            self.sets.settle();
             return Ok(());
         }
         let [first, second] = IN_FORCE;
