@@ -152,7 +152,7 @@ pub static GROUP_TABLE: Array<Slot, { (GROUPS * GROUP_SLOTS) as usize }, MMAPABL
 
 /// Who has slots in a group.
 #[btf_map(name = "members")]
-pub static MEMBERS: Array<Members, { GROUPS as usize }> = Array::new();
+pub static MEMBERS: Array<Members, { GROUPS as usize }, MMAPABLE> = Array::new();
 
 /// The uplinks that clients keep.
 #[btf_map(name = "sticky")]

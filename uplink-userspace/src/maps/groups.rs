@@ -1,7 +1,7 @@
 //! The tables of the groups of uplinks.
 
 use anyhow::{Result, bail};
-use aya::maps::{Array, Map, MapData};
+use aya::maps::Map;
 use uplink_common::Slot;
 use uplink_common::policy::{GROUP_SLOTS, GROUPS, Members};
 
@@ -10,7 +10,7 @@ use super::memory::Memory;
 /// The tables of all groups, and who is in them.
 pub(super) struct GroupTables {
     slots: Memory<Slot>,
-    members: Array<MapData, Members>,
+    members: Memory<Members>,
     /// How many groups either bank has that are not empty.
     filled: [u32; 2],
 }
@@ -20,7 +20,7 @@ impl GroupTables {
     pub(super) fn new(slots: Map, members: Map) -> Result<Self> {
         Ok(Self {
             slots: Memory::new("groups", slots)?,
-            members: members.try_into()?,
+            members: Memory::new("members", members)?,
             // What an earlier daemon left is anybody's guess.
             filled: [GROUPS; 2],
         })
@@ -46,6 +46,7 @@ impl GroupTables {
             self.write_one(bank as usize, at, group)?;
         }
         self.slots.settle();
+        self.members.settle();
         self.filled[bank as usize] = groups.len() as u32;
         Ok(())
     }
@@ -57,9 +58,9 @@ impl GroupTables {
             (slot.v4[bank], slot.v6[bank]) = (*v4, *v6);
             self.slots.write(index, slot)?;
         }
-        let mut members = self.members.get(&at, 0)?;
+        let mut members = self.members.read(at)?;
         (members.v4[bank], members.v6[bank]) = (mask(v4), mask(v6));
-        Ok(self.members.set(at, members, 0)?)
+        self.members.write(at, members)
     }
 }
 
