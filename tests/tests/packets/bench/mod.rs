@@ -21,6 +21,8 @@ use uplink_userspace::resolve;
 use uplink_userspace::table::Claim;
 use uplink_userspace::weights::Serving;
 
+pub use policies::Rules;
+
 use hands::Hands;
 
 use crate::rows::{Before, Row};

@@ -30,3 +30,8 @@ pub fn named(name: &str) -> Policy {
     });
     policy
 }
+
+mod draw;
+mod packet;
+mod random;
+mod reference;
