@@ -228,7 +228,12 @@ fn by_policies() -> Vec<Row> {
                 row("the same with others' bits", web.frame(), Refused),
             )
         },
-        learns(Known::Nothing, "an address without a name", web.frame(), &[Nameless]),
+        learns(
+            Known::Nothing,
+            "an address without a name",
+            web.frame(),
+            &[Nameless],
+        ),
         learns(Known::Wanted, "an address by its name", web.frame(), &[Named]),
         learns(
             Known::Unwanted,

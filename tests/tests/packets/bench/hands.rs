@@ -23,7 +23,9 @@ pub(super) struct Hands {
 }
 
 /// What is read as `explain` reads it.
-const READ: [&str; 7] = ["fields", "sets", "prefixes", "values", "exact", "names", "choices"];
+const READ: [&str; 7] = [
+    "fields", "sets", "prefixes", "values", "exact", "names", "choices",
+];
 
 impl Hands {
     pub(super) fn new(ebpf: &Ebpf) -> Result<Self> {
@@ -45,7 +47,12 @@ impl Hands {
             sticky: map("sticky")?.try_into()?,
             other_names: map("other_names")?.try_into()?,
             answers: map("answers")?.try_into()?,
-            others: READ.iter().copied().chain(["config"]).map(other).collect::<Result<_>>()?,
+            others: READ
+                .iter()
+                .copied()
+                .chain(["config"])
+                .map(other)
+                .collect::<Result<_>>()?,
         })
     }
 

@@ -185,9 +185,11 @@ impl Bench {
     /// The same at another interface than `eth0`.
     pub fn run_at(&mut self, ifindex: u32, frame: &[u8], mark: u32) -> Outcome {
         let Passed { mark, frame } = self.pass_at(ifindex, INGRESS, frame, mark);
-        let (beside, outcomes): (Vec<Reason>, _) =
-            self.moved().into_iter().partition(|r| BESIDE.contains(r));
-        assert!(self.learns || beside.is_empty(), "{beside:?} without names in policies");
+        let (beside, outcomes): (Vec<Reason>, _) = self.moved().into_iter().partition(|r| BESIDE.contains(r));
+        assert!(
+            self.learns || beside.is_empty(),
+            "{beside:?} without names in policies"
+        );
         let [reason] = outcomes[..] else {
             panic!("one packet, more or fewer outcomes: {outcomes:?}")
         };

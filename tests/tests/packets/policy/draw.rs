@@ -113,7 +113,11 @@ impl Universe {
 
     fn ports(&mut self) -> RangeInclusive<u16> {
         let (a, b) = (self.one(&PORTS), self.one(&PORTS));
-        if self.chance(50) { a..=a } else { a.min(b)..=a.max(b) }
+        if self.chance(50) {
+            a..=a
+        } else {
+            a.min(b)..=a.max(b)
+        }
     }
 
     fn uids(&mut self) -> RangeInclusive<u32> {

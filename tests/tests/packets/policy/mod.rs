@@ -31,7 +31,9 @@ pub fn named(name: &str) -> Policy {
     policy
 }
 
+mod cgroups;
 mod draw;
 mod packet;
 mod random;
 mod reference;
+mod sockets;

@@ -1,5 +1,6 @@
 //! Random packets against random policies: program, tables and configuration agree.
 
+use std::collections::HashSet;
 use std::process::Command;
 
 use uplink_common::{Addr, Reason};
@@ -38,19 +39,26 @@ pub fn known(rules: &Rules, flow: &Flow) -> Vec<&'static str> {
 #[derive(Default)]
 pub struct Tally {
     pub flows: usize,
-    pub matched: usize,
+    matched: usize,
+    deciding: HashSet<usize>,
 }
 
 impl Tally {
-    pub fn note(&mut self, matched: bool) {
+    pub fn note(&mut self, place: Option<usize>) {
         self.flows += 1;
-        self.matched += usize::from(matched);
+        self.matched += usize::from(place.is_some());
+        self.deciding.extend(place);
     }
 
     /// Neither nothing nor everything matched, or the test would say little.
     pub fn report(&self, what: &str) {
         let share = self.matched as f64 / self.flows as f64;
-        println!("{what}: {} flows, {:.1} % matched a policy", self.flows, share * 100.0);
+        let (flows, deciding) = (self.flows, self.deciding.len());
+        println!(
+            "{what}: {flows} flows, {:.1} % by {deciding} policies",
+            share * 100.0
+        );
+        assert!(deciding > 20, "{what}: {deciding} policies decided");
         assert!((0.3..0.9).contains(&share), "{what}: {share}");
     }
 }
@@ -86,7 +94,7 @@ fn facts(frame: &[u8], flow: &Flow, ifindex: u32) -> Facts {
     }
 }
 
-fn try_one(bench: &mut Bench, rules: &Rules, reader: &PolicyReader, flow: &Flow) -> bool {
+fn try_one(bench: &mut Bench, rules: &Rules, reader: &PolicyReader, flow: &Flow) -> Option<usize> {
     let frame = frame(flow);
     let ifindex = rules.around.ifindex[flow.iif];
     let key = reference::flow(&frame).expect("a flow");
@@ -96,18 +104,33 @@ fn try_one(bench: &mut Bench, rules: &Rules, reader: &PolicyReader, flow: &Flow)
     let pin = bench.pin(&key).expect("a pin");
     let by_program = place_of(rules, pin.policy);
     assert_eq!(by_program.is_some(), pin.policy != 0, "{pin:?}");
-    let by_tables = classify(reader, &facts(&frame, flow, ifindex)).expect("the maps").place;
+    let by_tables = classify(reader, &facts(&frame, flow, ifindex))
+        .expect("the maps")
+        .place;
     let by_person = first(&rules.policies, &rules.active, flow);
     let of = |place: Option<usize>| place.map(|p| &rules.policies[p]);
-    assert_eq!(by_program, by_person, "{flow:?}\n{:?}\n{:?}", of(by_program), of(by_person));
-    assert_eq!(by_tables.map(|p| p as usize), by_person, "{flow:?}\n{:?}", of(by_person));
+    assert_eq!(
+        by_program,
+        by_person,
+        "{flow:?}\n{:?}\n{:?}",
+        of(by_program),
+        of(by_person)
+    );
+    assert_eq!(
+        by_tables.map(|p| p as usize),
+        by_person,
+        "{flow:?}\n{:?}",
+        of(by_person)
+    );
     check_uplink(rules, by_program, got.mark >> 24, flow);
-    by_person.is_some()
+    by_person
 }
 
 fn interfaces(rules: &mut Rules) {
     let mac = router_mac("peer").map(|b| format!("{b:02x}")).join(":");
-    let status = Command::new("ip").args(["link", "set", "peer", "address", &mac]).status();
+    let status = Command::new("ip")
+        .args(["link", "set", "peer", "address", &mac])
+        .status();
     assert!(status.expect("ip").success());
     for name in ["eth0", "peer"] {
         let index = nix::net::if_::if_nametoindex(name).expect("an interface");

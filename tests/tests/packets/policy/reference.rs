@@ -40,7 +40,9 @@ fn matches(m: &Match, flow: &Flow) -> bool {
         && asks(&m.iif, Some(&flow.iif), |a, b| a == b)
         && asks(&m.mac, flow.mac.as_ref(), |a, b| a == b)
         && asks(&m.uid, flow.uid.as_ref(), |r, u| r.contains(u))
-        && asks(&m.cgroup, flow.cgroup.as_ref(), |outer, inner| around(outer, inner))
+        && asks(&m.cgroup, flow.cgroup.as_ref(), |outer, inner| {
+            around(outer, inner)
+        })
         && (m.domain.is_empty() || m.domain.iter().any(|d| flow.names.iter().any(|n| means(d, n))))
 }
 
