@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use uplink_common::policy::{Capture, GROUP_SLOTS, Members, StickyKey};
-use uplink_common::{Addr, Pin, Slot};
+use uplink_common::{Addr, Family, Pin, Slot, flow, record};
 use uplink_userspace::config::{self, Policy};
 use uplink_userspace::maps::policies::PolicyReader;
 use uplink_userspace::policy::compile::{Surroundings, compile};
@@ -165,6 +165,20 @@ impl Bench {
     /// The live policies as `explain` reads them.
     pub fn reader(&self) -> PolicyReader {
         PolicyReader::take(&mut |name| self.hands.another(name)).expect("the maps")
+    }
+
+    /// What a policy placed so far.
+    pub fn placed(&self, number: u32) -> record::Policy {
+        self.maps.policies.counter(number).expect("map `policies`")
+    }
+
+    /// By pin of this host's sockets, whether it is for IPv4, and the uplink.
+    pub fn host_uplinks(&self) -> Vec<(bool, u16)> {
+        let pins = self.hands.flows.iter().filter_map(Result::ok);
+        let sockets = pins.filter(|(key, _)| flow::is_socket(&key.src));
+        sockets
+            .map(|(key, pin)| (key.dst.family() == Family::V4, pin.uplink))
+            .collect()
     }
 
     /// The clients that keep their uplink.

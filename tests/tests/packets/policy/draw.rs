@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use uplink_userspace::config::{Choice, Domain, Field, Match, Policy};
+use uplink_userspace::config::{Domain, Field, Match, Policy};
 
-use super::plain;
+use super::by;
 use super::reference::Flow;
 use crate::garbage::Random;
 
@@ -158,16 +158,11 @@ impl Universe {
 
     /// A policy that asks for some fields.
     pub fn policy(&mut self, n: usize) -> Policy {
-        let mut policy = plain(&format!("p{n}"));
+        let mut policy = by(&format!("p{n}"), self.one(&USES));
         let (least, more) = self.fields;
         for _ in 0..least + self.random.below(more) {
             self.ask(&mut policy.matches);
         }
-        let names = self.one(&USES).iter().map(|name| ((*name).to_owned(), None));
-        policy.choice = Choice {
-            tiers: vec![names.collect()],
-            ..Choice::default()
-        };
         policy
     }
 

@@ -21,6 +21,18 @@ pub fn plain(name: &str) -> Policy {
     }
 }
 
+/// A policy for everything, by these uplinks.
+pub fn by(name: &str, uplinks: &[&str]) -> Policy {
+    let uplinks = uplinks.iter().map(|u| ((*u).to_owned(), None));
+    Policy {
+        choice: Choice {
+            tiers: vec![uplinks.collect()],
+            ..Choice::default()
+        },
+        ..plain(name)
+    }
+}
+
 /// A policy for what was looked up by a name.
 pub fn named(name: &str) -> Policy {
     let mut policy = plain(name);
@@ -37,3 +49,5 @@ mod packet;
 mod random;
 mod reference;
 mod sockets;
+mod sticky;
+mod strict;

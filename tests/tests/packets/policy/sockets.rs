@@ -18,7 +18,7 @@ const POLICIES: usize = 200;
 const SOCKETS: usize = 600;
 /// The process moves to another cgroup after so many: that takes the kernel some milliseconds.
 const EACH_CGROUP: usize = 10;
-const SEEDS: [u64; 2] = [7, 0xcafe];
+const SEEDS: [u64; 3] = [7, 0xcafe, 0xbeef];
 
 /// How a socket begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
