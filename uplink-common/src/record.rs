@@ -73,9 +73,8 @@ pub struct Config {
     pub stale_after_s: u32,
     /// The bank of the policies that is live, 0 or 1.
     pub policy_bank: u32,
-    /// Index of the inner end of the aggregate interface (`mpath0`), where what was routed into it comes out;
-    /// 0: there is none.
-    pub aggregate: u32,
+    /// Always zero.
+    pub pad: u32,
 }
 
 /// Map `uplinks`, by id. Record 0 is the kernel: a pin on it means "leave this flow alone".

@@ -53,10 +53,13 @@ pub fn by_route(ctx: &TcContext, family: Family, key: &FlowKey) -> Result<(), Re
         BPF_FIB_LKUP_RET_NOT_FWDED => return Err(Reason::Local),
         _ => return Err(Reason::NoRoute),
     }
-    let hop = next_hop(lookup);
-    let on_link = hop.gateway == key.dst;
+    let mut hop = next_hop(lookup);
+    if hop.gateway == key.dst {
+        // On a wire without a gateway; of those only the aggregate interface is ours.
+        hop.gateway = Addr::default();
+    }
     // SAFETY: the entry is only tested for presence; user space replaces entries, never reuses.
-    if on_link || unsafe { NEXT_HOPS.get(&hop) }.is_none() {
+    if unsafe { NEXT_HOPS.get(&hop) }.is_none() {
         return Err(Reason::NotDefault);
     }
     Ok(())

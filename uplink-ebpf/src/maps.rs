@@ -19,6 +19,8 @@ use crate::{parse::Packet, policy::About};
 
 /// `BPF_F_MMAPABLE`: user space writes a whole table by plain stores.
 const MMAPABLE: usize = 1 << 10;
+/// `BPF_F_NO_PREALLOC`: memory is taken as it is needed; for maps that user space alone fills.
+const NO_PREALLOC: usize = 1;
 const RECORDS: usize = MAX_UPLINKS as usize + 1;
 
 /// Entry 0: seed, mark bits, live bank.
@@ -133,12 +135,12 @@ pub static EXACT: HashMap<ExactKey, u32, { 2 * EXACTS as usize }> = HashMap::new
 
 /// Addresses that policies want by the name that they were looked up by.
 #[btf_map(name = "names")]
-pub static NAMES: HashMap<Addr, Name, { MAX_NAMES as usize }> = HashMap::new();
+pub static NAMES: HashMap<Addr, Name, { MAX_NAMES as usize }, NO_PREALLOC> = HashMap::new();
 
 /// Addresses that were looked up by a name which no policy wants; value: seconds since boot when that is
 /// forgotten.
 #[btf_map(name = "other_names")]
-pub static OTHER_NAMES: LruHashMap<Addr, u32, 65_536> = LruHashMap::new();
+pub static OTHER_NAMES: LruHashMap<Addr, u32, 16_384> = LruHashMap::new();
 
 /// What a policy does, by its place in the order, in two banks.
 #[btf_map(name = "choices")]
@@ -154,7 +156,7 @@ pub static MEMBERS: Array<Members, { GROUPS as usize }> = Array::new();
 
 /// The uplinks that clients keep.
 #[btf_map(name = "sticky")]
-pub static STICKY: LruHashMap<StickyKey, Pin, 65_536> = LruHashMap::new();
+pub static STICKY: LruHashMap<StickyKey, Pin, 32_768> = LruHashMap::new();
 
 /// DNS packets on their way to user space.
 #[btf_map(name = "answers")]

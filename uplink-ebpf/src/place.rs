@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use uplink_common::{
-    Config, Family, FlowKey, Reason,
+    Config, Reason,
     policy::{Choice, Field, mac_value},
 };
 
@@ -34,7 +34,7 @@ pub fn leave_alone(ctx: &TcContext, config: &Config, packet: &Packet) -> Option<
         return Some(Reason::Stale);
     }
     let (family, key) = (packet.family(), &packet.key);
-    let reason = is_ours(ctx, config, family, key).err()?;
+    let reason = exempt::by_route(ctx, family, key).err()?;
     if let Some(reason) = inbound::keep(ctx, config, u32::from(packet.back), key, family) {
         return Some(reason);
     }
@@ -88,15 +88,6 @@ pub fn place(ctx: &TcContext, config: &Config, packet: &Packet) -> Reason {
         BY_UPLINK => Reason::Repicked,
         _ => reason,
     }
-}
-
-/// What was routed into the aggregate interface is ours; else the kernel is asked.
-#[inline(always)]
-fn is_ours(ctx: &TcContext, config: &Config, family: Family, key: &FlowKey) -> Result<(), Reason> {
-    if skb::fields(ctx).ifindex == config.aggregate {
-        return Ok(());
-    }
-    exempt::by_route(ctx, family, key)
 }
 
 /// What the key has not, and few policies ask for.

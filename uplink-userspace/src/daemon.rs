@@ -7,7 +7,9 @@ mod failover;
 mod follow;
 mod gateways;
 mod measure;
+mod names;
 mod outages;
+mod policies;
 mod reload;
 mod repair;
 mod start;
@@ -29,6 +31,7 @@ use crate::host::Host;
 use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
+use crate::names::Told;
 use crate::options::Options;
 use crate::probe::Probers;
 use crate::repairs::{Kind, Repairs};
@@ -40,6 +43,8 @@ use crate::{api, links, nat};
 use failover::Retiring;
 use gateways::Gateways;
 use measure::Measured;
+use names::Names;
+use policies::Policies;
 use repair::Cause;
 
 pub use stop::down;
@@ -50,6 +55,8 @@ const COMPARE: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Between looks at what nobody tells us about: silent gateways, programs, pins, missing NAT.
 const PULSE: Duration = Duration::from_millis(250);
+/// Pulses between writing down what was learned of names.
+const KEEP_NAMES: u32 = 240;
 /// Between looks at what the users' own packets tell.
 const LISTEN: Duration = Duration::from_millis(100);
 
@@ -68,6 +75,8 @@ pub struct Daemon {
     followed: Followed,
     gateways: Gateways,
     measured: Measured,
+    policies: Policies,
+    names: Names,
     /// Commands that wait for a table to be published.
     pending: VecDeque<Command>,
     retiring: Vec<Retiring>,
@@ -85,6 +94,7 @@ pub struct Daemon {
 /// Where events come from.
 struct Sources {
     probes: mpsc::Receiver<Event>,
+    told: mpsc::Receiver<Told>,
     network: mpsc::Receiver<links::Event>,
     nft: mpsc::Receiver<nat::Event>,
     requests: mpsc::Receiver<api::Request>,
@@ -112,8 +122,8 @@ enum End {
 /// When the start fails (nothing is left then), or the stop.
 pub async fn run(options: &Options) -> Result<()> {
     let config = config::load(&options.config)?;
-    let mut daemon = start::start(options, config).await?;
-    let mut sources = match daemon.sources().await {
+    let (mut daemon, told) = start::start(options, config).await?;
+    let mut sources = match daemon.sources(told).await {
         Ok(sources) => sources,
         Err(e) => {
             daemon.stop().await?;
@@ -126,6 +136,7 @@ pub async fn run(options: &Options) -> Result<()> {
     drop(sources);
     daemon.weigh().await;
     daemon.keep_usage();
+    daemon.names.keep(&daemon.options.runtime_dir);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     match end {
         End::Stop => daemon.stop().await,
@@ -138,7 +149,7 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 impl Daemon {
-    async fn sources(&self) -> Result<Sources> {
+    async fn sources(&self, told: mpsc::Receiver<Told>) -> Result<Sources> {
         let (probers, probes) = self.probers()?;
         let (send_request, requests) = mpsc::channel(16);
         let listener = api::bind(&api::path(&self.options.runtime_dir))?;
@@ -147,6 +158,7 @@ impl Daemon {
         Ok(Sources {
             probers,
             probes,
+            told,
             requests,
             network: links::watch().await?,
             nft: nat::watch().await?,
@@ -194,6 +206,7 @@ impl Daemon {
                 }
                 Some(event) = from.nft.recv() => self.heard_nft(event).await,
                 Some(request) = from.requests.recv() => self.answer(request, from).await,
+                Some(told) = from.told.recv() => self.names.tell(&told),
                 _ = compare.tick() => self.repair(Cause::Others).await,
                 _ = pulse.tick() => self.pulse(&from.probers).await,
                 _ = listen.tick() => self.listen(&from.probers),
@@ -244,6 +257,10 @@ impl Daemon {
         self.tick(probers).await;
         if self.pulses.is_multiple_of(4) {
             self.weigh().await;
+            self.names.expire();
+        }
+        if self.pulses.is_multiple_of(KEEP_NAMES) {
+            self.names.keep(&self.options.runtime_dir);
         }
         if !self.pulses.is_multiple_of(2) {
             return;
@@ -251,6 +268,7 @@ impl Daemon {
         if self.settings.stale_after_s != 0 {
             self.heartbeat();
         }
+        self.follow_policies();
         self.repair_again().await;
         self.repair_programs().await;
         self.repair_leaks().await;
@@ -281,6 +299,7 @@ impl Daemon {
                 tracing::error!("not reloaded, the old configuration stays: {e:#}");
                 let old = Command::Publish(self.engine.selection().clone());
                 self.carry_out(vec![old]).await;
+                self.follow_policies();
                 self.warnings.push(Warning {
                     code: "reload-failed".into(),
                     text: format!("{e:#}"),

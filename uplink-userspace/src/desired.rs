@@ -5,17 +5,24 @@ use uplink_common::Family;
 use crate::config::{Config, OnFailback, OnFailover};
 use crate::engine::{Engine, Path};
 use crate::health::Verdict;
-use crate::plan::{self, Plan};
+use crate::host::Host;
+use crate::plan::{self, Plan, Sysctl};
 use crate::resolve::{self, Uplink};
-use crate::{nat, sysctl};
+use crate::{aggregate, nat, sysctl};
 
-/// Rules, routes, NAT and sysctls. `usable` tells the paths that routes can be made for now.
+/// Rules, routes, NAT and sysctls. `host` tells what other people's rules ours must come before, `usable` tells the paths that routes can be made for now.
 #[must_use]
-pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -> bool) -> Plan {
+pub fn plan(config: &Config, engine: &Engine, host: &Host, usable: impl Fn(&Uplink, Family) -> bool) -> Plan {
     let uplinks = engine.uplinks();
     let lan = resolve::lan_interfaces(config);
     let moved = |u: &Uplink, family| has_moved(engine, u, family);
-    let (rules, routes) = plan::routing(uplinks, engine.selection(), &config.kernel, usable, moved);
+    let strict = refuses(config);
+    let selection = engine.selection();
+    let (mut rules, routes) = plan::routing(uplinks, selection, &config.kernel, strict, usable, moved);
+    let outer = aggregate::outer(config);
+    if let Some(outer) = outer {
+        rules.extend(aggregate::rules(outer, &rules, host, &config.kernel));
+    }
     Plan {
         rules,
         routes,
@@ -26,9 +33,32 @@ pub fn plan(config: &Config, engine: &Engine, usable: impl Fn(&Uplink, Family) -
             mode: config.nat.mode,
             local: config.local.enabled,
             reset: resets(config),
+            aggregate: outer,
+            strict,
         }),
-        sysctls: sysctl::desired(uplinks, &lan, sysctl::read),
+        sysctls: sysctls(config, uplinks),
     }
+}
+
+/// Sysctls alone, of what exists now.
+#[must_use]
+pub fn sysctls(config: &Config, uplinks: &[Uplink]) -> Vec<Sysctl> {
+    let lan = resolve::lan_interfaces(config);
+    let mut wanted = sysctl::desired(uplinks, &lan, sysctl::read);
+    let outer = aggregate::outer(config).into_iter();
+    let more = outer.flat_map(|outer| sysctl::of_aggregate(uplinks, outer, sysctl::read));
+    for one in more {
+        if wanted.iter().all(|w| w.path != one.path) {
+            wanted.push(one);
+        }
+    }
+    wanted
+}
+
+/// Whether some policy has flows refused.
+#[must_use]
+pub fn refuses(config: &Config) -> bool {
+    config.policies.iter().any(|p| p.strict)
 }
 
 /// Whether TCP connections are ever reset.

@@ -3,8 +3,10 @@
 
 mod choose;
 mod drain;
+mod groups;
 mod readdress;
 mod settings;
+mod settle;
 mod targets;
 mod words;
 
@@ -46,6 +48,8 @@ pub struct Engine {
     spilled_at: Duration,
     /// When the shares of a family last changed.
     stepped: [Duration; 2],
+    /// The same for groups of policies.
+    clocks: Vec<[groups::Clock; 2]>,
     /// Paths that may have flows: they served since their pins were last voided.
     holders: BTreeSet<Path>,
     /// The table is not as it should be, because nobody is known to be better.
@@ -63,6 +67,11 @@ impl Engine {
             drained: drained.map(|u| u.id).collect(),
             uplinks,
             health,
+            clocks: vec![Default::default(); settings.groups.len()],
+            selection: Selection {
+                groups: groups::unserved(&settings.groups),
+                ..Selection::default()
+            },
             settings,
             now: Duration::ZERO,
             used_up: BTreeSet::new(),
@@ -72,12 +81,11 @@ impl Engine {
             spilled: BTreeMap::new(),
             spilled_at: Duration::ZERO,
             stepped: [Duration::ZERO; 2],
-            selection: Selection::default(),
             holders: BTreeSet::new(),
             held: false,
         };
         for family in Family::ALL {
-            *engine.selection.family_mut(family) = engine.first(family);
+            engine.begin(family);
         }
         // The living may have pins that an earlier daemon made; those of the dead are void.
         let paths = engine.health.iter().map(|(p, _)| *p);
@@ -106,9 +114,10 @@ impl Engine {
         self.carried.clone_from(&before.carried);
         self.recovered.clone_from(&before.recovered);
         self.spilled.clone_from(&before.spilled);
+        self.inherit_groups(before);
         for family in Family::ALL {
             *self.selection.family_mut(family) = before.selection.family(family).clone();
-            *self.selection.family_mut(family) = self.first(family);
+            self.begin(family);
         }
         let paths = self.health.iter().map(|(p, _)| *p);
         self.holders = paths
@@ -120,6 +129,12 @@ impl Engine {
     fn individual(&self, id: u8) -> Option<&Individual> {
         let u = self.uplinks.iter().find(|u| u.id == id)?;
         self.settings.uplinks.get(&u.name)
+    }
+
+    /// What policies may use, by number.
+    #[must_use]
+    pub fn groups(&self) -> &[crate::config::Group] {
+        &self.settings.groups
     }
 
     /// The uplinks, in the order of the configuration.
@@ -171,14 +186,21 @@ impl Engine {
         own || self.judged(path).is_some_and(Health::failing)
     }
 
-    /// Whether new flows use the path.
-    fn serves(&self, path: Path) -> bool {
-        self.selection.family(path.family).weight(path.uplink) > 0
+    /// Whether new flows use the path, everybody's or those of policies.
+    #[must_use]
+    pub fn serves(&self, path: Path) -> bool {
+        self.selection.serves(path)
     }
 
-    /// Somebody serves who should not, or is dead and not yet abandoned, for want of a better
-    /// one: every answer may change that.
+    /// Nobody is known to answer, so nothing is decided; or somebody serves who should not, or is dead and not
+    /// yet abandoned, for want of a better one: every answer may change that.
     fn unsettled(&self) -> bool {
+        if Family::ALL
+            .into_iter()
+            .any(|family| self.serving(family).is_none())
+        {
+            return true;
+        }
         let dead = |path: Path| self.verdict(path) == Verdict::Down;
         let unwanted = |path: Path| dead(path) || self.drained.contains(&path.uplink);
         let mut paths = self.health.iter().map(|(p, _)| *p);
@@ -332,73 +354,6 @@ impl Engine {
 
     fn judge(&mut self, path: Path, result: impl FnOnce(&mut Health) -> Option<Verdict>) -> Option<Verdict> {
         self.health_mut(path).and_then(result)
-    }
-
-    /// Publishes first, abandons after: a flow whose connection is forgotten must already find
-    /// the new table.
-    fn settle(&mut self) -> Vec<Command> {
-        let before = self.selection.clone();
-        let mut voided = Vec::new();
-        for family in Family::ALL {
-            // As long as nobody is known to answer, the dead keep their flows, too.
-            if let Some(serving) = self.serving(family) {
-                if *self.selection.family(family) != serving {
-                    self.stepped[family as usize] = self.now;
-                }
-                *self.selection.family_mut(family) = serving;
-                voided.extend(self.stranded(family));
-            }
-        }
-        if self.selection == before && voided.is_empty() {
-            return Vec::new();
-        }
-        for path in self.health.iter().map(|(p, _)| *p) {
-            if self.serves(path) {
-                self.holders.insert(path);
-            }
-        }
-        self.holders.retain(|p| !voided.contains(p));
-        self.commands(&before, voided)
-    }
-
-    /// Dead paths that may have flows and take no new ones.
-    fn stranded(&self, family: Family) -> Vec<Path> {
-        let holders = self.holders.iter().filter(|p| p.family == family);
-        holders
-            .filter(|p| !self.serves(**p) && self.verdict(**p) == Verdict::Down)
-            .copied()
-            .collect()
-    }
-
-    /// What the step from `before` to the selection of now asks for.
-    fn commands(&self, before: &Selection, voided: Vec<Path>) -> Vec<Command> {
-        let mut commands: Vec<_> = voided.iter().copied().map(Command::Abandon).collect();
-        for path in self.health.iter().map(|(p, _)| *p) {
-            let served = before.family(path.family).weight(path.uplink) > 0;
-            let drained = self.drained.contains(&path.uplink);
-            match (served, self.serves(path)) {
-                // Flows of an uplink that was drained by hand finish on their own, and so do those
-                // of one that is merely worse than others.
-                (true, false) if !drained && !voided.contains(&path) && self.is_outranked(path) => {
-                    commands.push(Command::Retire(path));
-                }
-                (false, true) if drained => commands.push(Command::Recall(path)),
-                _ => {}
-            }
-        }
-        let selection = Selection {
-            voided,
-            ..self.selection.clone()
-        };
-        commands.insert(0, Command::Publish(selection));
-        commands
-    }
-
-    /// Whether those who serve are of a better tier.
-    fn is_outranked(&self, path: Path) -> bool {
-        let tier = |id: u8| self.uplinks.iter().find(|u| u.id == id).map(|u| u.tier);
-        let serving = self.selection.family(path.family);
-        serving.0.iter().any(|(id, _)| tier(*id) < tier(path.uplink))
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod rule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -32,6 +32,11 @@ pub struct Host {
     pub default_routes: Vec<DefaultRoute>,
     /// The far ends of point-to-point addresses.
     pub peers: Vec<Peer>,
+    /// Indices of both ends of the aggregate interface, where there is one. Routes by it are as good as
+    /// ours: they are in none of the lists above.
+    pub aggregates: Vec<u32>,
+    /// Tables with routes by it.
+    pub entering: BTreeSet<(Family, u32)>,
 }
 
 /// A next hop of a default route in `main`.

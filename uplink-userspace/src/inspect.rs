@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use uplink_common::{Family, SLOTS};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::engine::{Engine, Settings};
 use crate::plan::Plan;
+use crate::policy::compile::{Compiled, Surroundings, compile};
+use crate::policy::lint;
 use crate::resolve::{self, Uplink};
-use crate::{desired, links, maps, sysctl};
+use crate::{aggregate, desired, links, maps, status, sysctl};
 
 /// Validates the configuration against this host; with `print_plan` shows what would be installed.
 ///
@@ -22,13 +24,18 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
         eprintln!("note: {unusable}");
     }
     let uplinks = found.uplinks;
-    for warning in resolve::warnings(config, &uplinks) {
+    let warnings = resolve::warnings(config, &uplinks);
+    for warning in warnings.into_iter().chain(lint::warnings(&config.policies)) {
         eprintln!("warning: {}\nhelp: {}", warning.text, warning.remedy);
     }
+    let compiled = compiled(config)?;
     if print_plan {
         let engine = Engine::new(uplinks, Settings::of(config), &[], &[]);
-        let plan = desired::plan(config, &engine, |_, _| true);
-        print!("{}", text(&plan, engine.uplinks(), config));
+        let plan = desired::plan(config, &engine, &host, |_, _| true);
+        print!(
+            "{}",
+            text(&plan, engine.uplinks(), config) + &policies_text(config, engine.uplinks(), &compiled)
+        );
     } else {
         println!(
             "{}: {} uplinks, no problems",
@@ -45,7 +52,8 @@ fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {
             l.replace(&format!(" dev if{}", u.ifindex), &format!(" dev {}", u.interface))
         })
     };
-    let mut out = String::from("# rules\n");
+    let mut out = aggregate_text(config);
+    out += "# rules\n";
     for rule in &plan.rules {
         out += &format!("{rule} protocol {}\n", config.kernel.protocol);
     }
@@ -64,6 +72,44 @@ fn text(plan: &Plan, uplinks: &[Uplink], config: &Config) -> String {
         out += &format!("{} = {} ({note})\n", s.path, s.value);
     }
     out + &maps_text(uplinks)
+}
+
+/// The tables of the policies: whether there is room for them.
+fn compiled(config: &Config) -> Result<Compiled> {
+    let policies = &config.policies;
+    let active = vec![true; policies.len()];
+    let around = Surroundings::default();
+    Ok(compile(
+        policies,
+        &[],
+        &config::groups(policies),
+        &active,
+        &around,
+    )?)
+}
+
+fn policies_text(config: &Config, uplinks: &[Uplink], compiled: &Compiled) -> String {
+    if config.policies.is_empty() {
+        return String::new();
+    }
+    let (sets, prefixes) = (compiled.sets.as_slice().len(), compiled.prefixes.len());
+    let mut out = format!("# policies ({sets} sets, {prefixes} prefixes)\n");
+    let names: Vec<&str> = uplinks.iter().map(|u| &*u.name).collect();
+    for (policy, choice) in config.policies.iter().zip(&compiled.choices) {
+        let strict = if policy.strict { ", strict" } else { "" };
+        let uses = status::uses(&policy.choice, &names).join(", ");
+        let (name, line, group) = (&policy.name.value, policy.line, choice.group);
+        out += &format!("{name} (line {line}): {uses}{strict}; group {group}\n");
+    }
+    out
+}
+
+fn aggregate_text(config: &Config) -> String {
+    let text = |outer| {
+        let inner = aggregate::inner(outer);
+        format!("# interfaces\n{outer}: a veth pair, comes out at {inner}\n")
+    };
+    aggregate::outer(config).map_or_else(String::new, text)
 }
 
 fn maps_text(uplinks: &[Uplink]) -> String {

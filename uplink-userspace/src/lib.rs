@@ -4,6 +4,7 @@
 //!
 //! A pure module imports no tokio, aya or rtnetlink and reads no clock.
 
+pub mod aggregate;
 pub mod api;
 pub mod bypass;
 pub mod changes;
@@ -23,6 +24,7 @@ pub mod links;
 pub mod loader;
 pub mod lock;
 pub mod maps;
+pub mod names;
 pub mod nat;
 pub mod options;
 pub mod passive;

@@ -15,6 +15,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHe
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
+use crate::aggregate;
 use crate::host::{Host, Interface, Peer};
 use crate::routes::socket::Netlink;
 
@@ -29,6 +30,7 @@ pub async fn snapshot(protocol: u8) -> Result<Host> {
         .await
         .context("reading interfaces")?;
     let mut interfaces: Vec<Interface> = links.iter().filter_map(interface).collect();
+    let aggregates = aggregates(&links);
     let addresses = netlink
         .dump(Message::GetAddress(AddressMessage::default()))
         .await
@@ -37,7 +39,7 @@ pub async fn snapshot(protocol: u8) -> Result<Host> {
     let rules = foreign::rules(&netlink, protocol)
         .await
         .context("reading rules")?;
-    let tables = foreign::tables(&netlink, protocol, &rules).await;
+    let tables = foreign::tables(&netlink, protocol, &rules, &aggregates).await;
     let tables = tables.context("reading routes")?;
     let neighbours = neighbours::read(&netlink).await.context("reading neighbours")?;
     Ok(Host {
@@ -48,7 +50,17 @@ pub async fn snapshot(protocol: u8) -> Result<Host> {
         tables: tables.destinations,
         default_routes: tables.defaults,
         peers: addresses.iter().filter_map(peer).collect(),
+        aggregates,
+        entering: tables.entering,
     })
+}
+
+fn aggregates(links: &[Message]) -> Vec<u32> {
+    let ours = |message: &Message| match message {
+        Message::NewLink(link) => aggregate::is_ours(link).then_some(link.header.index),
+        _ => None,
+    };
+    links.iter().filter_map(ours).collect()
 }
 
 fn interface(message: &Message) -> Option<Interface> {

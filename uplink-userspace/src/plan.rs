@@ -44,6 +44,8 @@ pub struct Rule {
     pub action: Action,
     /// Ignore answers with a prefix this short or shorter.
     pub suppress_prefixlength: Option<u32>,
+    /// Ignore answers that lead out by an interface of this group.
+    pub suppress_ifgroup: Option<u32>,
 }
 
 /// What a rule does.
@@ -132,10 +134,13 @@ pub struct Sysctl {
 
 /// Priorities that are ours, from `[kernel] rule_priority` on.
 pub(crate) const BLOCK: u32 = 256;
-/// Within our block: 0 is for `main`, then come three groups, each with room for every id.
+/// Within our block: 0 is for `main`, then come three groups, each with room for every id, then what is refused.
 const MARK_RULES: u32 = 0;
 const HOST_RULES: u32 = 64;
 const SOURCE_RULES: u32 = 128;
+const REFUSED_RULE: u32 = 250;
+/// The last two: where the way of what comes out of the aggregate interface ends.
+pub(crate) const AGGREGATE_RULES: u32 = BLOCK - 2;
 /// Directly in front of `main` (32766) and behind every VPN's rules (wg-quick's are at 32764).
 pub(crate) const CATCH_ALL_PRIORITY: u32 = 32765;
 /// Our default routes; anything below the backstop will do.
@@ -147,18 +152,19 @@ const MAX_HOP_WEIGHT: u32 = 256;
 
 // Ids run from 1, so the last of a group is at the first of the next.
 const _: () = assert!(MARK_RULES + MAX_UPLINKS <= HOST_RULES && HOST_RULES + MAX_UPLINKS <= SOURCE_RULES);
-const _: () = assert!(SOURCE_RULES + MAX_UPLINKS < BLOCK);
+const _: () = assert!(SOURCE_RULES + MAX_UPLINKS < REFUSED_RULE && REFUSED_RULE < AGGREGATE_RULES);
 
 /// Rules and routes for what serves now.
 ///
 /// `usable` tells what routes can be installed for: a link that is up, an address that is there.
 /// For the rest there is only the backstop. `moved` tells the dead whose place others have taken:
-/// this host's sockets there go with everybody else's traffic.
+/// this host's sockets there go with everybody else's traffic. `strict`: some policy has flows refused.
 #[must_use]
 pub fn routing(
     uplinks: &[Uplink],
     selection: &Selection,
     kernel: &Kernel,
+    strict: bool,
     usable: impl Fn(&Uplink, Family) -> bool,
     moved: impl Fn(&Uplink, Family) -> bool,
 ) -> (Vec<Rule>, Vec<Route>) {
@@ -169,6 +175,7 @@ pub fn routing(
         }
         let usable = |u: &Uplink| usable(u, family);
         rules.extend(common_rules(family, kernel));
+        rules.extend(refusal(family, uplinks, kernel).filter(|_| strict));
         for u in uplinks {
             let Some(leg) = u.leg(family) else { continue };
             rules.push(mark_rule(family, u, kernel));
@@ -197,6 +204,7 @@ fn common_rules(family: Family, kernel: &Kernel) -> [Rule; 2] {
             selector: Selector::All,
             action: Action::Table(MAIN),
             suppress_prefixlength: Some(0),
+            suppress_ifgroup: None,
         },
         Rule {
             family,
@@ -204,8 +212,24 @@ fn common_rules(family: Family, kernel: &Kernel) -> [Rule; 2] {
             selector: Selector::All,
             action: Action::Table(kernel.rule_priority),
             suppress_prefixlength: None,
+            suppress_ifgroup: None,
         },
     ]
+}
+
+/// Answers what a strict policy has no uplink for, so that nobody waits for a timeout. None where the mask has no
+/// room for that mark; [`crate::resolve::resolve`] does not let such a configuration through.
+fn refusal(family: Family, uplinks: &[Uplink], kernel: &Kernel) -> Option<Rule> {
+    let highest = uplinks.iter().map(|u| u.id).max().unwrap_or(0);
+    let mark = kernel.fwmark_mask.of_refused(highest);
+    (mark != 0).then_some(Rule {
+        family,
+        priority: kernel.rule_priority + REFUSED_RULE,
+        selector: marked(mark, kernel),
+        action: Action::Unreachable,
+        suppress_prefixlength: None,
+        suppress_ifgroup: None,
+    })
 }
 
 fn mark_rule(family: Family, u: &Uplink, kernel: &Kernel) -> Rule {
@@ -245,6 +269,7 @@ fn rule(family: Family, u: &Uplink, kernel: &Kernel, group: u32, selector: Selec
         selector,
         action: Action::Table(u.table),
         suppress_prefixlength: None,
+        suppress_ifgroup: None,
     }
 }
 

@@ -28,11 +28,13 @@ pub enum Kind {
     Untranslated,
     /// Netlink events were lost, so everything was compared.
     Overrun,
+    /// The aggregate interface was deleted, set down or changed.
+    Aggregate,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Rules,
         Self::Routes,
         Self::Nft,
@@ -43,6 +45,7 @@ impl Kind {
         Self::Neighbour,
         Self::Untranslated,
         Self::Overrun,
+        Self::Aggregate,
     ];
 
     /// Its name in `status`, which stays.
@@ -59,6 +62,7 @@ impl Kind {
             Self::Neighbour => "neighbour",
             Self::Untranslated => "untranslated",
             Self::Overrun => "overrun",
+            Self::Aggregate => "aggregate",
         }
     }
 }

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use uplink_common::mark::Mask;
 use uplink_common::{Family, MAX_UPLINKS};
 
+use crate::aggregate;
 use crate::config::{self, At, Config, Gateway, NextHop, Problem, Problems};
 use crate::host::{Host, Interface};
 
@@ -108,10 +109,12 @@ pub fn resolve(config: &Config, host: &Host, ids: &BTreeMap<String, u8>) -> Resu
     for name in &config.lan {
         known_interface(host, name, &mut problems);
     }
+    aggregate::problems(config, host, &mut problems);
     tables(config, host, &mut problems);
     targets(config, host, &mut problems);
     let ids = assign(config, ids);
     let highest = ids.iter().copied().max().unwrap_or(0);
+    refusals(config, highest, &mut problems);
     let mut found = Followed::default();
     for (uplink, id) in config.uplinks.iter().zip(ids) {
         let mask = config.kernel.fwmark_mask;
@@ -136,6 +139,8 @@ pub fn lan_interfaces(config: &Config) -> Vec<String> {
             names.push(name.value.clone());
         }
     }
+    // What was routed into the aggregate interface comes out here.
+    names.extend(aggregate::outer(config).map(aggregate::inner));
     names
 }
 
@@ -154,6 +159,20 @@ fn assign(config: &Config, old: &BTreeMap<String, u8>) -> Vec<u8> {
         ids.push(id.unwrap_or_else(|| lowest_free(most, &mut taken, &retired)));
     }
     ids
+}
+
+/// What strict policies refuse has a mark of its own.
+fn refusals(config: &Config, highest: u8, problems: &mut Vec<Problem>) {
+    let mask = config.kernel.fwmark_mask;
+    let strict = config.policies.iter().find(|p| p.strict);
+    if let Some(policy) = strict.filter(|_| mask.of_refused(highest) == 0) {
+        let (name, bits) = (&policy.name.value, mask.bits());
+        problems.push(Problem::new(
+            policy.span().clone(),
+            format!("the strict policy {name:?} needs one more mark than the mask {bits:#x} holds"),
+            "one more bit in `[kernel] fwmark_mask`, or no `strict`",
+        ));
+    }
 }
 
 fn most_ids(mask: Mask) -> u8 {

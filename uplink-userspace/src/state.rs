@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Group;
 use crate::loader::ClsactPort;
+use crate::names::kept;
 use crate::sysctl::Saved;
 
 const FILE: &str = "state.json";
@@ -26,6 +28,9 @@ pub struct State {
     /// Names of the uplinks that were taken out by hand.
     #[serde(default)]
     pub drained: Vec<String>,
+    /// Groups of policies by number: those in the maps are still read when the next start begins.
+    #[serde(default)]
+    pub groups: Vec<Group>,
 }
 
 impl State {
@@ -67,6 +72,7 @@ impl State {
 
     /// Removes the file; the directory too when it is empty and not systemd's.
     pub fn remove(dir: &Path) {
+        kept::remove(dir);
         let _ = fs::remove_file(path(dir));
         let _ = fs::remove_dir(dir);
     }

@@ -1,5 +1,7 @@
 //! What users and dashboards see. The names are a contract: never renamed within a version.
 
+mod policies;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -10,6 +12,8 @@ use crate::engine::{Engine, Path};
 use crate::flows::Count;
 use crate::health::Verdict;
 use crate::resolve;
+
+pub use policies::{Names, Policy, uses};
 
 /// Version of the JSON form.
 pub const VERSION: u32 = 1;
@@ -28,7 +32,10 @@ pub struct Status {
     /// In the order of the file.
     pub uplinks: Vec<Uplink>,
     /// In the order of the file.
-    pub policies: Vec<serde_json::Value>,
+    pub policies: Vec<Policy>,
+    /// Where policies go by names.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub names: Option<Names>,
     /// Packets by outcome of the packet path.
     pub packets: BTreeMap<String, u64>,
     /// Replies that no probe had waited for, by kind: forged, broken, or of a server that answers
@@ -316,6 +323,8 @@ pub fn table(status: &Status) -> String {
         ]);
     }
     let mut text = format!("{table}\n");
+    text += &policies::table(&status.policies);
+    text += &policies::names(status.names.as_ref());
     for u in status.uplinks.iter().filter(|u| !u.reason.is_empty()) {
         text += &format!("{}: {}\n", u.name, u.reason);
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use uplink_common::Family;
 
+use crate::aggregate;
 use crate::plan::Sysctl;
 use crate::resolve::Uplink;
 
@@ -164,17 +165,12 @@ fn desired_v4(uplinks: &[Uplink], lan: &[String], read: Read<'_>, wanted: &mut V
     for interface in every_interface(&outside, lan) {
         want(conf(interface, "send_redirects"), "0");
     }
-    let number = |path: &str| read(path).and_then(|v| v.parse().ok()).unwrap_or(0u8);
-    let loose = |interface: &str| {
-        let own = number(&conf(interface, "rp_filter"));
-        own == 2 || own.max(number(&conf("all", "rp_filter"))) == 1
-    };
     for interface in &outside {
         // With several subnets on one NIC each gateway must see the address it knows.
         want(conf(interface, "arp_announce"), "2");
         want(conf(interface, "arp_ignore"), "1");
         // A strict filter compares devices: it drops what comes in by another uplink's.
-        if outside.len() > 1 && loose(interface) {
+        if outside.len() > 1 && filters(interface, read) {
             want(conf(interface, "rp_filter"), "2");
         }
     }
@@ -183,6 +179,45 @@ fn desired_v4(uplinks: &[Uplink], lan: &[String], read: Read<'_>, wanted: &mut V
     // the kernel itself answers (resets, echo replies).
     want("net/ipv4/tcp_fwmark_accept".to_owned(), "1");
     want("net/ipv4/fwmark_reflect".to_owned(), "1");
+}
+
+/// Whether an interface has a strict reverse path filter, or has a loose one of its own already.
+fn filters(interface: &str, read: Read<'_>) -> bool {
+    let number = |of: &str| {
+        let value = read(&format!("net/ipv4/conf/{of}/rp_filter"));
+        value.and_then(|v| v.parse().ok()).unwrap_or(0u8)
+    };
+    let own = number(interface);
+    own == 2 || own.max(number("all")) == 1
+}
+
+/// What the aggregate interface needs beside [`desired`]. What is set for its two ends goes with
+/// them.
+#[must_use]
+pub fn of_aggregate(uplinks: &[Uplink], outer: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Sysctl> {
+    let inner = aggregate::inner(outer);
+    let mut wanted = Vec::new();
+    let mut want = |path: String, value: &str| {
+        let value = value.to_owned();
+        wanted.push(Sysctl { path, value });
+    };
+    for (name, value) in [("forwarding", "1"), ("accept_local", "1"), ("rp_filter", "2")] {
+        want(format!("net/ipv4/conf/{inner}/{name}"), value);
+    }
+    // A strict filter asks for the way back, which may lead into the aggregate interface.
+    for interface in uplink_interfaces(uplinks, Family::V4) {
+        if filters(interface, &read) {
+            want(format!("net/ipv4/conf/{interface}/rp_filter"), "2");
+        }
+    }
+    if uplinks.iter().any(|u| u.v6.is_some()) {
+        for end in [outer, &inner] {
+            want(format!("net/ipv6/conf/{end}/disable_ipv6"), "0");
+        }
+        want(format!("net/ipv6/conf/{inner}/forwarding"), "1");
+    }
+    wanted.retain(|s| read(&s.path).is_some());
+    wanted
 }
 
 fn desired_v6(uplinks: &[Uplink], lan: &[String], read: Read<'_>, wanted: &mut Vec<Sysctl>) {
@@ -335,6 +370,25 @@ mod tests {
         assert!(has(&desired(&up, &[], by_all), "eth1/rp_filter=2"));
         let loose_already = |path: &str| Some(if path.contains("all/rp_filter") { "2" } else { "1" }.into());
         assert!(!has(&desired(&up, &[], loose_already), "rp_filter"));
+    }
+
+    #[test]
+    fn the_aggregate_interface_takes_our_own_packets_and_loosens_strict_filters() {
+        let one = [uplink(1, "eth0", false)];
+        let filters = |value: &'static str| {
+            move |path: &str| Some(if path.ends_with("rp_filter") { value } else { "0" }.to_owned())
+        };
+        let pair = [
+            "net/ipv4/conf/mpath0-in/forwarding=1",
+            "net/ipv4/conf/mpath0-in/accept_local=1",
+            "net/ipv4/conf/mpath0-in/rp_filter=2",
+        ];
+        assert_eq!(paths(&of_aggregate(&one, "mpath0", filters("0"))), pair);
+        let strict = paths(&of_aggregate(&one, "mpath0", filters("1")));
+        assert_eq!(strict[3..], ["net/ipv4/conf/eth0/rp_filter=2"]);
+        let six = of_aggregate(&[uplink(1, "eth0", true)], "mpath0", filters("0"));
+        assert!(has(&six, "net/ipv6/conf/mpath0/disable_ipv6=0") && has(&six, "mpath0-in/disable_ipv6=0"));
+        assert_eq!(of_aggregate(&one, "mpath0", |_| None), []);
     }
 
     #[test]

@@ -5,8 +5,6 @@
 //! next free one when it is its turn. An uplink of weight `w` has its turn in `w / max` of the
 //! rounds. Removing an uplink frees its slots and moves few of the others.
 
-use uplink_common::SLOTS;
-
 /// An uplink's claim on the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -18,15 +16,15 @@ pub struct Claim {
     pub weight: u32,
 }
 
-/// The uplink id of every slot; all zero where nobody claims.
+/// The uplink id of each of `size` slots, a prime; all zero where nobody claims.
 #[must_use]
-pub fn build(claims: &[Claim]) -> Vec<u8> {
-    let mut slots = vec![0; SLOTS as usize];
+pub fn build(claims: &[Claim], size: u32) -> Vec<u8> {
+    let mut slots = vec![0; size as usize];
     let Some(max) = claims.iter().map(|c| c.weight).max().filter(|w| *w > 0) else {
         return slots;
     };
-    let mut walks: Vec<Walk> = claims.iter().map(Walk::new).collect();
-    let mut free = SLOTS;
+    let mut walks: Vec<Walk> = claims.iter().map(|c| Walk::new(c, size)).collect();
+    let mut free = size;
     loop {
         for walk in &mut walks {
             walk.credit += walk.weight;
@@ -52,25 +50,27 @@ struct Walk {
     credit: u32,
     position: u32,
     skip: u32,
+    size: u32,
 }
 
 impl Walk {
-    fn new(claim: &Claim) -> Self {
+    fn new(claim: &Claim, size: u32) -> Self {
         Self {
             id: claim.id,
             weight: claim.weight,
             credit: 0,
-            position: (fnv1a(&claim.name, 0) % u64::from(SLOTS)) as u32,
-            skip: (fnv1a(&claim.name, 1) % u64::from(SLOTS - 1)) as u32 + 1,
+            position: (fnv1a(&claim.name, 0) % u64::from(size)) as u32,
+            skip: (fnv1a(&claim.name, 1) % u64::from(size - 1)) as u32 + 1,
+            size,
         }
     }
 
-    /// The next slot on the way that nobody has. `skip` and the prime `SLOTS` have no common
+    /// The next slot on the way that nobody has. `skip` and the prime `size` have no common
     /// factor, so the walk meets every slot.
     fn next_free(&mut self, slots: &[u8]) -> usize {
         loop {
             let here = self.position as usize;
-            self.position = (self.position + self.skip) % SLOTS;
+            self.position = (self.position + self.skip) % self.size;
             if slots[here] == 0 {
                 return here;
             }
@@ -93,6 +93,8 @@ fn fnv1a(name: &str, salt: u8) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use uplink_common::SLOTS;
+    use uplink_common::policy::GROUP_SLOTS;
 
     fn claims(weights: &[u32]) -> Vec<Claim> {
         let claim = |(i, w): (usize, &u32)| Claim {
@@ -104,7 +106,7 @@ mod tests {
     }
 
     fn share(slots: &[u8], id: u8) -> f64 {
-        slots.iter().filter(|s| **s == id).count() as f64 / f64::from(SLOTS)
+        slots.iter().filter(|s| **s == id).count() as f64 / slots.len() as f64
     }
 
     /// Slots of uplinks other than `gone` that changed hands, as a fraction of the table.
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn shares_are_within_a_tenth_of_a_point() {
         for weights in [&[3, 1][..], &[1, 1, 1], &[1000, 1], &[5, 3, 2, 90], &[7; 64]] {
-            let slots = build(&claims(weights));
+            let slots = build(&claims(weights), SLOTS);
             let total: u32 = weights.iter().sum();
             for (i, w) in weights.iter().enumerate() {
                 let wanted = f64::from(*w) / f64::from(total);
@@ -131,14 +133,34 @@ mod tests {
     }
 
     #[test]
+    fn shares_of_a_group_are_within_a_fifth_of_a_point() {
+        for weights in [
+            &[3, 1][..],
+            &[1, 1, 1],
+            &[1000, 1],
+            &[5, 3, 2, 90],
+            &[7; 64],
+            &[1; 64],
+        ] {
+            let slots = build(&claims(weights), GROUP_SLOTS);
+            let total: u32 = weights.iter().sum();
+            for (i, w) in weights.iter().enumerate() {
+                let wanted = f64::from(*w) / f64::from(total);
+                let got = share(&slots, i as u8 + 1);
+                assert!((got - wanted).abs() < 0.002, "{weights:?}: {got} for {wanted}");
+            }
+        }
+    }
+
+    #[test]
     fn removing_one_moves_hardly_any_slot_of_the_others() {
         for n in [2, 3, 4, 8] {
             let all = claims(&vec![1; n]);
-            let before = build(&all);
+            let before = build(&all, SLOTS);
             for gone in 0..n {
                 let mut rest = all.clone();
                 rest.remove(gone);
-                let after = build(&rest);
+                let after = build(&rest, SLOTS);
                 let moved = moved(&before, &after, gone as u8 + 1);
                 // The paper's figure 12 shows a few percent at one slot in a hundred; with this
                 // many slots it stays far below.
@@ -149,14 +171,17 @@ mod tests {
 
     #[test]
     fn nobody_gets_nothing() {
-        assert!(build(&[]).iter().all(|s| *s == 0));
+        assert!(build(&[], SLOTS).iter().all(|s| *s == 0));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn every_slot_is_taken_by_a_claimant(weights in prop::collection::vec(1u32..=1000, 1..16)) {
-            let slots = build(&claims(&weights));
+        fn every_slot_is_taken_by_a_claimant(
+            weights in prop::collection::vec(1u32..=1000, 1..16),
+            size in prop_oneof![Just(SLOTS), Just(GROUP_SLOTS)],
+        ) {
+            let slots = build(&claims(&weights), size);
             prop_assert!(slots.iter().all(|s| *s >= 1 && usize::from(*s) <= weights.len()));
         }
     }

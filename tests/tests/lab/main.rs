@@ -20,6 +20,7 @@ mod kill;
 mod layout;
 mod liars;
 mod lifecycle;
+mod mpath;
 mod mtu;
 mod pair;
 mod pins;
@@ -173,6 +174,14 @@ const SCENARIOS: &[Scenario] = &[
     ("probe_icmp_liars", probes::icmp_liars),
     ("auto_follows", auto::follows),
     ("auto_lease_ends", auto::lease_ends),
+    ("mpath_shares", mpath::shares),
+    ("mpath_host", mpath::host),
+    ("mpath_failover", mpath::failover),
+    ("mpath_adopted", mpath::adopted),
+    ("mpath_comes_and_goes", mpath::comes_and_goes),
+    ("mpath_mended", mpath::mended),
+    ("mpath_foreign_refused", mpath::foreign_refused),
+    ("mpath_no_circle", mpath::no_circle),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),

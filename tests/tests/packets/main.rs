@@ -77,7 +77,7 @@ fn every_reason_has_a_row() {
 #[test]
 fn kernel_and_user_space_pick_the_same_slot() {
     in_namespace(|bench| {
-        let table = table::build(&bench.claims());
+        let table = table::build(&bench.claims(), uplink_common::SLOTS);
         let mut seen: HashMap<u8, u32> = HashMap::new();
         for n in 0..5_000_u32 {
             let port = 1024 + (n % 50_000) as u16;

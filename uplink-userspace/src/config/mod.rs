@@ -27,7 +27,7 @@ use uplink_common::mark::Mask;
 pub use health::{Balance, By, Capacity, Health, Limits, Period, Quota, Then};
 pub use parse::{load, parse};
 pub use policy::{
-    Choice, Dns, Domain, Field, Match, Mpath, Policy, Prefer, Resolver, Schedule, Sticky, groups,
+    Choice, Dns, Domain, Field, Group, Match, Mpath, Policy, Prefer, Resolver, Schedule, Sticky, groups,
 };
 pub use probe::{Http, Kind, Probe, Target};
 pub use problem::{Problem, Problems};

@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
 use super::{Config, File};
-use super::{health, nat, probe, sections, uplinks};
+use super::{health, nat, policy, probe, sections, uplinks};
 
 /// Far beyond any real file, and small enough to read at a whim.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -96,22 +96,19 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
     nat::is_used(&mut top, &nat, &uplinks);
     let health = health::read::health(&mut top);
     let balance = health::read::balance(&mut top, &uplinks);
+    let lan = sections::lan(&mut top);
     let config = Config {
         file: file.clone(),
-        lan: sections::lan(&mut top),
+        policies: policy::read::policies(&mut top, file, &uplinks),
+        dns: policy::names::dns(&mut top),
+        mpath: policy::mpath::mpath(&mut top, &uplinks, &lan),
+        lan,
         local: sections::local(&mut top),
         nat,
         probe: probe.probe,
         health,
         balance,
         kernel,
-        policies: Vec::new(),
-        dns: super::Dns {
-            resolvers: Vec::new(),
-            ttl_min: std::time::Duration::from_secs(60),
-            ttl_max: std::time::Duration::from_secs(86_400),
-        },
-        mpath: None,
         uplinks,
     };
     sections::unsupported(&mut top);

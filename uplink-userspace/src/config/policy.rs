@@ -1,10 +1,21 @@
 //! `[[policy]]`, `[[group]]`, `[dns]` and `[mpath]`: who goes where.
 
+mod choice;
+mod files;
+mod matching;
+pub(super) mod mpath;
+pub(super) mod names;
+mod outside;
+pub(super) mod read;
+mod values;
+mod when;
+
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::At;
 
@@ -89,6 +100,16 @@ pub struct Domain {
     pub below: bool,
 }
 
+impl Domain {
+    /// Whether it means this name, which is lower case and without a dot at its end.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let below = |rest: &str| self.below && rest.ends_with('.');
+        name.strip_suffix(&*self.name)
+            .is_some_and(|rest| rest.is_empty() || below(rest))
+    }
+}
+
 /// Days and hours.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
@@ -101,7 +122,7 @@ pub struct Schedule {
 }
 
 /// By which uplinks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Choice {
     /// Tiers, the first preferred; in each names of uplinks, and the weights that are given here instead of theirs.
     /// Empty: all uplinks with their own tiers and weights.
@@ -111,7 +132,7 @@ pub struct Choice {
 }
 
 /// Whom of several.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Prefer {
     /// All of them, by their weights.
     #[default]
@@ -164,16 +185,34 @@ impl Policy {
     pub const fn span(&self) -> &Range<usize> {
         &self.name.span
     }
+
+    /// What it may use.
+    #[must_use]
+    pub fn group(&self) -> Group {
+        Group {
+            choice: self.choice.clone(),
+            strict: self.strict,
+        }
+    }
 }
 
-/// The different choices of some policies, in the order in which they first appear: their position is the
-/// number of the group.
+/// What a policy may use: policies that may use the same share one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Group {
+    /// By which uplinks.
+    pub choice: Choice,
+    /// There is nobody else for it, so it uses even those that were drained, or whose quota is used up.
+    pub strict: bool,
+}
+
+/// The different groups of some policies, in the order in which they first appear: their position is the number
+/// of the group, and [`Policy::group`] is what to look for.
 #[must_use]
-pub fn groups(policies: &[Policy]) -> Vec<Choice> {
-    let mut groups: Vec<Choice> = Vec::new();
-    for policy in policies {
-        if !groups.contains(&policy.choice) {
-            groups.push(policy.choice.clone());
+pub fn groups(policies: &[Policy]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for group in policies.iter().map(Policy::group) {
+        if !groups.contains(&group) {
+            groups.push(group);
         }
     }
     groups

@@ -1,6 +1,9 @@
 //! One table of the file. Fields are taken by name; what nobody took is unknown. So the list of
 //! allowed keys in a complaint is, by construction, the list of keys that are read.
 
+mod several;
+
+use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
@@ -15,6 +18,15 @@ pub(super) enum Refusal {
     Wrong(String),
     /// It is right, but for a later version.
     NotYet,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(why) => f.write_str(why),
+            Self::NotYet => f.write_str("is not supported by this version yet"),
+        }
+    }
 }
 
 /// `Wrong`, for use in `ok_or_else` and the like.
@@ -130,6 +142,25 @@ impl<'t, 'p> Reader<'t, 'p> {
             |value| value.as_str().or_else(|| digits(value)),
             parse,
         )
+    }
+
+    /// The value of the key, of whatever type.
+    pub fn value(&mut self, key: &'static str) -> Option<At<&'t DeValue<'t>>> {
+        let (value, span) = self.take(key)?;
+        Some(At { value, span })
+    }
+
+    /// Where the key's value stands; the table if there is none.
+    pub fn place(&self, key: &str) -> Range<usize> {
+        self.find(key).map_or_else(|| self.span(), |(_, span)| span)
+    }
+
+    /// The names in the tables `[[key]]`, of refused ones, too.
+    pub fn names_in(&self, key: &str) -> Vec<String> {
+        let tables = self.find(key).and_then(|(value, _)| value.as_array());
+        let tables = tables.into_iter().flat_map(|list| list.iter());
+        let names = tables.filter_map(|table| table.get_ref().get("name")?.get_ref().as_str());
+        names.map(str::to_owned).collect()
     }
 
     fn items<T>(
@@ -313,7 +344,8 @@ impl<'t, 'p> Reader<'t, 'p> {
         None
     }
 
-    fn wrong_type<T>(
+    /// Complains about the type of a value.
+    pub fn wrong_type<T>(
         &mut self,
         key: &str,
         value: &DeValue<'_>,

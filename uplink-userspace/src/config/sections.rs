@@ -37,7 +37,8 @@ pub(super) fn local(top: &mut Reader<'_, '_>) -> Local {
     local
 }
 
-fn cgroup(text: &str) -> Result<String, Refusal> {
+/// A path below the cgroup v2 mount.
+pub(super) fn cgroup(text: &str) -> Result<String, Refusal> {
     if !text.starts_with('/') {
         return Err(wrong("does not start with \"/\""));
     }
@@ -145,8 +146,6 @@ fn fwmark_mask(table: &mut Reader<'_, '_>) -> Option<At<Mask>> {
 
 /// What the contract knows and this version does not do. What equals our behaviour passes.
 pub(super) fn unsupported(top: &mut Reader<'_, '_>) {
-    top.refuse("policy", "[[policy]]");
-    top.refuse("dns", "[dns]");
     top.refuse("metrics", "[metrics]");
     top.refuse("hooks", "[hooks]");
 }

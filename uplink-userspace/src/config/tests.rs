@@ -1,5 +1,6 @@
 mod broken;
 mod health;
+mod policy;
 mod probe;
 
 use std::path::Path;
@@ -246,6 +247,9 @@ fn the_packaged_file_is_valid_once_its_examples_are_taken_in() {
     let plain = read(SMALLEST).unwrap();
     assert_eq!((config.probe, config.health), (plain.probe, plain.health));
     assert_eq!((config.nat, config.balance), (plain.nat, plain.balance));
+    assert_eq!(config.dns.ttl_min, plain.dns.ttl_min);
+    assert!(config.mpath.is_some() && config.policies.len() == 3);
+    assert!(crate::policy::lint::lint(&config.policies).is_empty());
 }
 
 #[test]
@@ -359,7 +363,7 @@ proptest! {
             1..9,
         )
     ) {
-        let mut text: Vec<char> = [WHOLE, probe::EVERY, health::EVERY].concat().chars().collect();
+        let mut text: Vec<char> = [WHOLE, probe::EVERY, health::EVERY, policy::EVERY].concat().chars().collect();
         for (at, cut, insert) in edits {
             let from = at.index(text.len() + 1);
             let to = (from + cut).min(text.len());

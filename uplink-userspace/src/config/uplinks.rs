@@ -179,15 +179,17 @@ pub(super) fn host_address(address: IpAddr) -> bool {
 }
 
 fn word(text: &str) -> Result<String, Refusal> {
+    word_of(LONGEST_NAME, text)
+}
+
+/// A name of 1 to `longest` bytes.
+pub(super) fn word_of(longest: usize, text: &str) -> Result<String, Refusal> {
     let printable = |c: char| c.is_alphanumeric() || c.is_ascii_graphic();
     if text.is_empty() {
         return Err(wrong("is empty"));
     }
-    if text.len() > LONGEST_NAME {
-        return Err(wrong(format!(
-            "has {} bytes, more than {LONGEST_NAME}",
-            text.len()
-        )));
+    if text.len() > longest {
+        return Err(wrong(format!("has {} bytes, more than {longest}", text.len())));
     }
     // A quote or backslash would not survive in the files and scripts that carry names.
     match text.chars().find(|c| !printable(*c) || "/\\\"".contains(*c)) {

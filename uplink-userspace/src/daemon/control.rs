@@ -152,8 +152,7 @@ impl Daemon {
     /// What an uplink that is wanted does now, or waits for.
     fn outlook(&self, id: u8) -> &'static str {
         let paths = uplink_common::Family::ALL.map(|family| Path { uplink: id, family });
-        let serves = |p: &Path| self.engine.selection().family(p.family).weight(p.uplink) > 0;
-        if paths.iter().any(serves) {
+        if paths.iter().any(|p| self.engine.serves(*p)) {
             return "takes new flows again";
         }
         match paths.iter().any(|p| self.engine.verdict(*p) == Verdict::Down) {
@@ -229,7 +228,8 @@ impl Daemon {
             since: humantime::format_rfc3339_seconds(self.since).to_string(),
             attach: self.loaded.hook.to_string(),
             uplinks,
-            policies: Vec::new(),
+            policies: self.describe_policies()?,
+            names: self.describe_names(&counters),
             packets: counters
                 .into_iter()
                 .map(|(r, n)| (r.name().to_owned(), n))
@@ -258,6 +258,8 @@ impl Daemon {
                 remedy: "check the links and the probe targets".into(),
             });
         }
+        warnings.extend_from_slice(self.policies.warnings());
+        warnings.extend(self.shared_names());
         for target in self.engine.dead_targets() {
             warnings.push(Warning {
                 code: "dead-target".into(),

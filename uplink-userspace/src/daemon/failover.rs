@@ -12,7 +12,7 @@ use crate::config::{OnFailback, OnFailover};
 use crate::engine::{Change, Command, Event, Path, Selection};
 use crate::health::Verdict;
 use crate::resolve::Uplink;
-use crate::{conntrack, nat, reset};
+use crate::{conntrack, desired, nat, reset};
 
 /// Flows that may stay on a path that is no longer preferred, until then.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +83,8 @@ impl Daemon {
             mask,
             family: path.family,
         };
-        match nat::reset_mark(mask, self.engine.uplinks()).filter(|_| reset) {
+        let strict = desired::refuses(&self.config);
+        match nat::reset_mark(mask, self.engine.uplinks(), strict).filter(|_| reset) {
             None => dead.forget().await,
             Some(mark) => drop(tokio::task::spawn_local(async move { dead.reset(mark).await })),
         }

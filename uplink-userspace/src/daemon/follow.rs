@@ -42,6 +42,7 @@ impl Daemon {
             self.note(Kind::Addresses, &uplinks.join("; "));
             (from.probers, from.probes) = self.probers()?;
         }
+        self.follow_names()?;
         self.tell_outages().await;
         self.follow_ports()
     }

@@ -10,8 +10,9 @@ use crate::config::{self, Config};
 use crate::engine::{Engine, Path, Settings};
 use crate::health::Verdict;
 use crate::host::Host;
+use crate::policy::groups;
 use crate::resolve::{self, Followed, Uplink};
-use crate::{conntrack, desired, flow_map, links, nat, sysctl};
+use crate::{aggregate, conntrack, desired, flow_map, links, nat, sysctl};
 
 impl Daemon {
     /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
@@ -27,14 +28,16 @@ impl Daemon {
             .collect();
         let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
         let uplinks = resolve::keep(&config, uplinks, self.engine.uplinks());
+        let used = config::groups(&self.config.policies);
+        let groups = groups::arrange(self.engine.groups(), &used, &config::groups(&config.policies));
         let mut engine = Engine::new(
             uplinks,
-            Settings::of(&config),
+            Settings::of(&config).with_groups(groups),
             &self.down(),
             &self.engine.drained(),
         );
         engine.inherit(&self.engine);
-        self.take_over(config, engine, &host).await
+        self.take_over(config, engine, host).await
     }
 
     /// What the running programs, rules and maps are tied to.
@@ -65,24 +68,32 @@ impl Daemon {
     }
 
     /// Routes of the new file first, then its table; what is gone leaves last.
-    async fn take_over(&mut self, config: Config, engine: Engine, host: &Host) -> Result<()> {
-        let ports = start::ports(&config, host, engine.uplinks());
-        start::remember(&self.options, &config, &engine, &ports, self.loaded.hook)?;
-        let running = |u: &Uplink, _| start::is_running(host, u);
-        let plan = desired::plan(&config, &engine, running);
+    async fn take_over(&mut self, config: Config, engine: Engine, host: Host) -> Result<()> {
+        let before = start::ports(&config, &host, engine.uplinks());
+        start::remember(&self.options, &config, &engine, &before, self.loaded.hook)?;
+        let running = |u: &Uplink, _| start::is_running(&host, u);
+        let plan = desired::plan(&config, &engine, &host, running);
+        // One that has another name now would lead back to itself without its rules.
+        aggregate::remove_others(aggregate::outer(&config)).await?;
         for change in sysctl::apply(&plan.sysctls)? {
             tracing::info!("sysctl {change}");
         }
         nat::apply(&plan.nft).await?;
         self.routes.apply(&plan).await?;
+        let host = start::make_aggregate(&config, engine.uplinks(), host).await?;
+        let ports = start::ports(&config, &host, engine.uplinks());
         self.maps
-            .set_addresses(&start::addresses(host, engine.uplinks(), &config.kernel))?;
+            .set_addresses(&start::addresses(&host, engine.uplinks(), &config.kernel))?;
         self.settings.nat = config.nat.mode;
         self.settings.stale_after_s = start::stale_after_s(&config);
+        self.settings.learns = start::learns(&config);
         // Without `stale_after` so far nobody had to hear that we live.
         self.maps.heartbeat(flow_map::now_s())?;
         self.maps
             .publish(engine.uplinks(), engine.selection(), &self.settings)?;
+        self.names.follow(&config, &host, engine.uplinks())?;
+        self.policies
+            .write(&mut self.maps, &mut self.names, &config, engine.groups(), &host)?;
         for port in &ports {
             self.loaded.attach(port)?;
         }

@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::repairs::Kind;
 use crate::resolve::Uplink;
 use crate::status::Warning;
-use crate::{conntrack, desired, flow_map, links, nat, shadow, sysctl};
+use crate::{aggregate, conntrack, desired, flow_map, links, nat, shadow, sysctl};
 
 /// Who made the difference that is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,13 +73,14 @@ impl Daemon {
         let usable = |u: &Uplink, family: Family| {
             start::is_running(&self.host, u) && self.followed.is_usable(u, family)
         };
-        desired::plan(&self.config, &self.engine, usable)
+        desired::plan(&self.config, &self.engine, &self.host, usable)
     }
 
     /// Everything is tried, whatever fails; the first failure is told.
     async fn apply(&mut self, cause: Cause) -> Result<()> {
         let plan = self.plan();
         let routing = self.repair_routing(&plan, cause).await;
+        let aggregate = self.repair_aggregate(cause).await;
         let nft = self.repair_nft_to(&plan, cause).await;
         let sysctls = self.repair_sysctls(&plan, cause);
         let addresses = self.set_addresses();
@@ -87,7 +88,7 @@ impl Daemon {
             self.maps.routes_changed()?;
         }
         self.look_for_shadows();
-        routing.and(nft).and(sysctls).and(addresses)
+        routing.and(aggregate).and(nft).and(sysctls).and(addresses)
     }
 
     async fn repair_routing(&mut self, plan: &Plan, cause: Cause) -> Result<()> {
@@ -101,6 +102,20 @@ impl Daemon {
         }
         if changes.routes > 0 {
             self.note(Kind::Routes, &format!("{} routes were missing", changes.routes));
+        }
+        Ok(())
+    }
+
+    /// Programs and sysctls follow when the new links are seen.
+    async fn repair_aggregate(&mut self, cause: Cause) -> Result<()> {
+        let Some(outer) = aggregate::outer(&self.config) else {
+            return Ok(());
+        };
+        let done = aggregate::ensure(outer, self.engine.uplinks(), &self.config.kernel).await?;
+        match cause {
+            _ if done.is_empty() => {}
+            Cause::Ours => tracing::info!("{}", done.join(", ")),
+            _ => self.note(Kind::Aggregate, &done.join(", ")),
         }
         Ok(())
     }
@@ -231,8 +246,11 @@ impl Daemon {
         let shared = crate::stations::stations(&self.host, self.engine.uplinks()).shared;
         let shared = shared.into_iter().map(|(a, b)| shared_mac(&a, &b));
         self.replace_warnings(
-            &["shadowed", "mark-overlap", "shared-mac"],
-            found.into_iter().chain(shared),
+            &["shadowed", "mark-overlap", "shared-mac", "mpath-iif"],
+            found
+                .into_iter()
+                .chain(shared)
+                .chain(aggregate::warnings(&self.host)),
         );
     }
 

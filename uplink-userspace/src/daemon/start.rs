@@ -7,10 +7,13 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::sync::mpsc;
 use uplink_common::{ABI, Addr, Family, NextHop, Seed, Uplink as Record};
 
 use super::gateways::Gateways;
 use super::measure::Measured;
+use super::names::Names;
+use super::policies::Policies;
 use super::{Daemon, stop};
 use crate::config::{self, Config};
 use crate::engine::{Engine, Settings};
@@ -18,16 +21,18 @@ use crate::host::Host;
 use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Addresses, Maps};
+use crate::names::Told;
 use crate::options::Options;
+use crate::policy::groups;
 use crate::repairs::Repairs;
 use crate::resolve::{self, Followed, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
-use crate::{bypass, conntrack, desired, flow_map, links, nat, probe, stations, sysctl};
+use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, probe, stations, sysctl};
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
-pub async fn start(options: &Options, config: Config) -> Result<Daemon> {
+pub async fn start(options: &Options, config: Config) -> Result<(Daemon, mpsc::Receiver<Told>)> {
     capabilities()?;
     let hook = loader::hook(config.kernel.attach)?;
     let host = links::snapshot(config.kernel.protocol).await?;
@@ -46,11 +51,11 @@ pub async fn start(options: &Options, config: Config) -> Result<Daemon> {
     };
     let adopting = State::read(&options.runtime_dir)?.is_some();
     match bring_up(options, config, host, hook).await {
-        Ok(parts) => {
+        Ok((parts, told)) => {
             return_memory();
             let mut daemon = parts.with(options, lock);
             daemon.attach_host();
-            Ok(daemon)
+            Ok((daemon, told))
         }
         Err(e) => {
             if adopting {
@@ -83,6 +88,8 @@ struct Parts {
     settings: maps::Settings,
     ports: Vec<Port>,
     host: Host,
+    policies: Policies,
+    names: Names,
 }
 
 impl Parts {
@@ -101,6 +108,8 @@ impl Parts {
             followed: Followed::default(),
             gateways: Gateways::default(),
             measured,
+            policies: self.policies,
+            names: self.names,
             pending: VecDeque::new(),
             retiring: Vec::new(),
             pulses: 0,
@@ -115,14 +124,20 @@ impl Parts {
 }
 
 /// Tables and NAT first, the programs last: a mark must never appear before its rule does.
-async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> Result<Parts> {
+async fn bring_up(
+    options: &Options,
+    config: Config,
+    host: Host,
+    hook: Hook,
+) -> Result<(Parts, mpsc::Receiver<Told>)> {
     loader::prepare(&options.bpffs)?;
     let mut loaded = Loaded::load(&options.bpffs, hook, config.kernel.flows, options.verbose)?;
     let mut maps = loaded.take_maps()?;
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
     let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
-    let drained = State::read(&options.runtime_dir)?.map_or_else(Vec::new, |s| s.drained);
+    let earlier = State::read(&options.runtime_dir)?;
+    let (drained, in_maps) = earlier.map_or_else(Default::default, |s| (s.drained, s.groups));
     let mut was_down = maps::found_dead(&records, &uplinks);
     // A drained uplink serves nobody because somebody wants it so.
     let is_drained = |p: &crate::engine::Path| {
@@ -132,29 +147,41 @@ async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> 
     };
     was_down.retain(|p| !is_drained(p));
     maps.forget_others(&uplinks)?;
-    let engine = Engine::new(uplinks, Settings::of(&config), &was_down, &drained);
-    let ports = ports(&config, &host, engine.uplinks());
-    remember(options, &config, &engine, &ports, hook)?;
+    // The policies of an earlier daemon are still read, and whatever it had may be in use.
+    let groups = groups::arrange(&in_maps, &in_maps, &config::groups(&config.policies));
+    let wanted = Settings::of(&config).with_groups(groups);
+    let engine = Engine::new(uplinks, wanted, &was_down, &drained);
+    let before = ports(&config, &host, engine.uplinks());
+    remember(options, &config, &engine, &before, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
     let running = |u: &Uplink, _| is_running(&host, u);
-    let plan = desired::plan(&config, &engine, running);
+    let plan = desired::plan(&config, &engine, &host, running);
     for change in sysctl::apply(&plan.sysctls)? {
         tracing::info!("sysctl {change}");
     }
     nat::apply(&plan.nft).await?;
     routes.apply(&plan).await?;
+    let host = make_aggregate(&config, engine.uplinks(), host).await?;
+    let ports = ports(&config, &host, engine.uplinks());
 
     let settings = settings(&config, &maps)?;
     maps.set_addresses(&addresses(&host, engine.uplinks(), &config.kernel))?;
     maps.routes_changed()?;
     maps.heartbeat(flow_map::now_s())?;
     maps.publish(engine.uplinks(), engine.selection(), &settings)?;
+    let mut policies = Policies::adopt(&maps)?;
+    let (mut names, told) = Names::new(&mut maps)?;
+    names.follow(&config, &host, engine.uplinks())?;
+    names.restore(&options.runtime_dir);
+    policies.write(&mut maps, &mut names, &config, engine.groups(), &host)?;
     for port in &ports {
         loaded.attach(port)?;
     }
     forget_gone(&config, &records, engine.uplinks()).await?;
-    Ok(Parts {
+    let parts = Parts {
+        policies,
+        names,
         config,
         engine,
         maps,
@@ -163,7 +190,21 @@ async fn bring_up(options: &Options, config: Config, host: Host, hook: Hook) -> 
         settings,
         ports,
         host,
-    })
+    };
+    Ok((parts, told))
+}
+
+/// Brings the aggregate interface to what the file says, once its rules and its part of NAT are
+/// there, and returns the host with it.
+pub async fn make_aggregate(config: &Config, uplinks: &[Uplink], host: Host) -> Result<Host> {
+    let outer = aggregate::outer(config);
+    aggregate::remove_others(outer).await?;
+    let Some(outer) = outer else { return Ok(host) };
+    for what in aggregate::ensure(outer, uplinks, &config.kernel).await? {
+        tracing::info!("{what}");
+    }
+    sysctl::apply(&desired::sysctls(config, uplinks))?;
+    links::snapshot(config.kernel.protocol).await
 }
 
 /// Connections of uplinks that an earlier daemon had and the file no longer has start anew.
@@ -191,6 +232,11 @@ pub fn attach_host(loaded: &mut Loaded, local: &config::Local) -> Result<Vec<Str
 /// Whether an uplink's interface is up.
 pub fn is_running(host: &Host, u: &Uplink) -> bool {
     host.interface(&u.interface).is_some_and(|i| i.running)
+}
+
+/// Whether any policy goes by names.
+pub fn learns(config: &Config) -> bool {
+    config.policies.iter().any(|p| !p.matches.domain.is_empty())
 }
 
 /// Silence that is borne, as the map has it.
@@ -222,8 +268,7 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
         nat: config.nat.mode,
         netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
         stale_after_s: stale_after_s(config),
-        learns: false,
-        aggregate: 0,
+        learns: learns(config),
     })
 }
 
@@ -237,8 +282,7 @@ pub fn remember(
     hook: Hook,
 ) -> Result<()> {
     let earlier = State::read(&options.runtime_dir)?;
-    let lan = resolve::lan_interfaces(config);
-    let wanted = sysctl::desired(engine.uplinks(), &lan, sysctl::read);
+    let wanted = desired::sysctls(config, engine.uplinks());
     let mut sysctls = sysctl::snapshot(&wanted)?;
     let mut clsact = Vec::new();
     if let Some(earlier) = earlier {
@@ -259,6 +303,7 @@ pub fn remember(
         sysctls,
         clsact,
         drained: engine.drained(),
+        groups: engine.groups().to_vec(),
     }
     .write(&options.runtime_dir)
 }
@@ -286,7 +331,17 @@ pub fn ports(config: &Config, host: &Host, uplinks: &[Uplink]) -> Vec<Port> {
 
 /// What the programs compare route answers, destinations and MAC addresses with.
 pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Addresses {
-    let mut next_hops = Vec::new();
+    // A route by the aggregate interface means all uplinks. It has no gateway.
+    let wire = |ifindex: &u32| {
+        (
+            NextHop {
+                ifindex: *ifindex,
+                ..NextHop::default()
+            },
+            0,
+        )
+    };
+    let mut next_hops: Vec<(NextHop, u32)> = host.aggregates.iter().map(wire).collect();
     let mut locals: BTreeMap<IpAddr, u32> = BTreeMap::new();
     let own = host.interfaces.iter().flat_map(|i| &i.addresses);
     locals.extend(own.map(|net| (net.addr(), 0)));

@@ -8,7 +8,7 @@ use crate::lock::Lock;
 use crate::options::Options;
 use crate::routes::Routes;
 use crate::state::State;
-use crate::{api, loader, nat, state, sysctl};
+use crate::{aggregate, api, loader, nat, state, sysctl};
 
 /// Our default tag, for when neither state nor configuration can be read.
 const DEFAULT_PROTOCOL: u8 = 117;
@@ -63,7 +63,9 @@ pub(super) async fn put_back(options: &Options, protocol: Option<u8>) -> Result<
         .or(protocol)
         .unwrap_or(DEFAULT_PROTOCOL);
     let clsact = state.as_ref().map(|s| s.clsact.clone()).unwrap_or_default();
-    let mut result = loader::remove(&options.bpffs, &clsact);
+    // First: without our rules what is routed into it would come back to it.
+    let aggregate = aggregate::remove_others(None).await.map(drop);
+    let mut result = aggregate.and(loader::remove(&options.bpffs, &clsact));
     let routing = async { Routes::new(protocol)?.remove_all().await };
     result = result.and(routing.await.map(drop));
     result = result.and(nat::remove().await);

@@ -4,20 +4,21 @@ use std::time::Duration;
 
 use uplink_common::Family;
 
+use super::groups::Place;
 use super::{Engine, Path};
-use crate::config::{By, Then};
-use crate::health::Verdict;
+use crate::config::{By, Choice, Then};
+use crate::health::{Health, Verdict};
 use crate::resolve::Uplink;
 use crate::weights::{self, Member, Serving};
 
 /// Measured shares change in steps of this, so that noise moves nothing.
 const BAND: f64 = 0.03;
 /// Between two steps.
-const STEP: Duration = Duration::from_secs(2);
+pub(super) const STEP: Duration = Duration::from_secs(2);
 
 /// How much an uplink is wanted; the best kind that anybody is of serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Wish {
+pub(super) enum Wish {
     /// It is as it should be.
     Good,
     /// Worse than it should be.
@@ -60,7 +61,7 @@ impl Engine {
         u.leg(family).is_some() && self.is_in_use(u.id)
     }
 
-    fn wish(&self, path: Path) -> Wish {
+    pub(super) fn wish(&self, path: Path) -> Wish {
         if self.drained.contains(&path.uplink) {
             Wish::Drained
         } else if self.used_up.contains(&path.uplink) {
@@ -81,7 +82,8 @@ impl Engine {
         let path = |u: &Uplink| Path { uplink: u.id, family };
         let lives = |u: &Uplink| self.verdict(path(u)) != Verdict::Down;
         let answers = |u: &Uplink| lives(u) && !self.failing(path(u));
-        let usable = |u: &Uplink| lives(u) || (self.serves(path(u)) && !self.failing(path(u)));
+        let serves = |u: &Uplink| self.selection.family(family).weight(u.id) > 0;
+        let usable = |u: &Uplink| lives(u) || (serves(u) && !self.failing(path(u)));
         let drained = |u: &Uplink| self.drained.contains(&u.id);
         let carries = || self.uplinks.iter().filter(|u| self.carries(u, family));
         if carries().next().is_none() {
@@ -105,13 +107,13 @@ impl Engine {
         let in_use = |p: &Path| p.family == family && (self.serves(*p) || self.holders.contains(p));
         let dead = self.paths().filter(in_use).filter_map(|p| self.judged(p));
         let dead = dead.filter(|h| h.verdict() == Verdict::Down && h.outage().is_none());
-        dead.filter_map(crate::health::Health::silent_since).max()
+        dead.filter_map(Health::silent_since).max()
     }
 
     /// Whether a path is known to have outlived those that are silent: it has answered since, or
     /// was never heard at all, which is the start.
     fn is_witness(&self, path: Path) -> bool {
-        let heard = self.judged(path).and_then(crate::health::Health::heard);
+        let heard = self.judged(path).and_then(Health::heard);
         match (heard, self.silence(path.family)) {
             (Some(heard), Some(since)) => heard >= since,
             _ => true,
@@ -130,26 +132,48 @@ impl Engine {
         self.paths().filter(stale).collect()
     }
 
-    /// Who serves before anybody has answered.
+    /// Who serves while nobody is known to answer.
     pub(super) fn first(&self, family: Family) -> Serving {
+        let kept = self.still_carries(self.selection.family(family), family);
         let undrained = |u: &Uplink| !self.drained.contains(&u.id);
-        self.serving(family)
-            .or_else(|| self.best(family, undrained))
+        let kept = Some(kept).filter(|kept| !kept.0.is_empty());
+        kept.or_else(|| self.best(family, undrained))
             .or_else(|| self.best(family, |_| true))
             .unwrap_or_default()
     }
 
+    /// Those of some who serve that still may, after a reload.
+    pub(super) fn still_carries(&self, serving: &Serving, family: Family) -> Serving {
+        let carries = |id: u8| self.uplinks.iter().any(|u| u.id == id && self.carries(u, family));
+        Serving(serving.0.iter().filter(|(id, _)| carries(*id)).copied().collect())
+    }
+
     /// Of those who carry the family and may: the most wanted, of them the lowest tier.
     fn best(&self, family: Family, may: impl Fn(&Uplink) -> bool) -> Option<Serving> {
-        let candidates = || self.uplinks.iter().filter(|u| self.carries(u, family) && may(u));
-        let wish = |u: &Uplink| self.wish(Path { uplink: u.id, family });
-        let rank = |u: &Uplink| (wish(u), u.tier);
-        let best = candidates().map(rank).min()?;
-        let members: Vec<Member> = candidates()
-            .filter(|u| rank(u) == best)
-            .map(|u| self.member(u, family))
-            .collect();
-        Some(self.weighted(family, &members))
+        let members = self.members(&Choice::default(), family, may);
+        (!members.is_empty()).then(|| self.weighted(family, &members))
+    }
+
+    /// Of those of a choice who carry the family and may: the most wanted, of them the lowest tier.
+    pub(super) fn members(
+        &self,
+        choice: &Choice,
+        family: Family,
+        may: impl Fn(&Uplink) -> bool,
+    ) -> Vec<Member> {
+        let mut candidates: Vec<(&Uplink, Place)> = Vec::new();
+        for u in self.uplinks.iter().filter(|u| self.carries(u, family) && may(u)) {
+            candidates.extend(Place::of(choice, u).map(|place| (u, place)));
+        }
+        let rank = |(u, place): &(&Uplink, Place)| (self.wish(Path { uplink: u.id, family }), place.tier);
+        let best = candidates.iter().map(rank).min();
+        candidates.retain(|candidate| Some(rank(candidate)) == best);
+        candidates.sort_by_key(|(_, place)| place.at);
+        let member = |(u, place): (&Uplink, Place)| Member {
+            weight: place.weight,
+            ..self.member(u, family)
+        };
+        candidates.into_iter().map(member).collect()
     }
 
     fn member(&self, u: &Uplink, family: Family) -> Member {
@@ -158,33 +182,28 @@ impl Engine {
         Member {
             id: u.id,
             weight: u.weight,
-            rtt_ms: judged.and_then(crate::health::Health::rtt_ms),
-            loss: judged.map_or(0.0, crate::health::Health::loss),
+            rtt_ms: judged.and_then(Health::rtt_ms),
+            jitter_ms: judged.and_then(Health::jitter_ms).unwrap_or(0.0),
+            loss: judged.map_or(0.0, Health::loss),
+            probes: judged.map_or(0, Health::probes),
             capacity: self.individual(u.id).and_then(|i| i.capacity),
             carried: self.carried.get(&u.id).copied().unwrap_or_default(),
             ramp: self.ramp(path),
         }
     }
 
-    /// Shares by the configuration's rule. What was measured changes them in steps; what was
-    /// written or is over for good, at once.
+    /// Shares by the configuration's rule.
     fn weighted(&self, family: Family, members: &[Member]) -> Serving {
         if self.settings.balance.spillover.is_some() {
             return self.spilled(family, members);
         }
-        let by = self.settings.balance.by;
-        let ids: Vec<u8> = members.iter().map(|m| m.id).collect();
-        if by == By::Weight && members.iter().all(|m| m.ramp >= 1.0) {
-            return Serving(members.iter().map(|m| (m.id, m.weight)).collect());
-        }
-        let wanted = weights::scaled(&ids, &weights::effective(members, by));
-        let current = self.selection.family(family);
         let early = self.now.saturating_sub(self.stepped[family as usize]) < STEP;
-        let same = current.is_close(&wanted, 2.0);
-        if same && by != By::Weight && (early || current.is_close(&wanted, BAND)) {
-            return current.clone();
-        }
-        wanted
+        in_steps(
+            self.settings.balance.by,
+            members,
+            self.selection.family(family),
+            early,
+        )
     }
 
     /// Each passes on what is too much for it; whoever is reached by nothing takes no flows.
@@ -210,7 +229,8 @@ impl Engine {
             return;
         }
         self.spilled_at = self.now;
-        let paths: Vec<Path> = self.paths().filter(|p| self.serves(*p)).collect();
+        let serves = |p: &Path| self.selection.family(p.family).weight(p.uplink) > 0;
+        let paths: Vec<Path> = self.paths().filter(serves).collect();
         for path in paths {
             let Some(at) = self.uplinks.iter().position(|u| u.id == path.uplink) else {
                 continue;
@@ -235,4 +255,19 @@ impl Engine {
             weights::ramp(self.now.saturating_sub(*since), slow_start)
         })
     }
+}
+
+/// Shares of members who are `current` now. What was measured changes them in steps, not `early` after the last
+/// one; what was written or is over for good, at once.
+pub(super) fn in_steps(by: By, members: &[Member], current: &Serving, early: bool) -> Serving {
+    if by == By::Weight && members.iter().all(|m| m.ramp >= 1.0) {
+        return Serving(members.iter().map(|m| (m.id, m.weight)).collect());
+    }
+    let ids: Vec<u8> = members.iter().map(|m| m.id).collect();
+    let wanted = weights::scaled(&ids, &weights::effective(members, by));
+    let same = current.is_close(&wanted, 2.0);
+    if same && by != By::Weight && (early || current.is_close(&wanted, BAND)) {
+        return current.clone();
+    }
+    wanted
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uplink_common::Family;
 
-use crate::config::{self, Balance, Choice, Config, Target, Then};
+use crate::config::{self, Balance, Config, Group, Target, Then};
 use crate::health;
 use crate::weights::Rate;
 
@@ -16,7 +16,7 @@ pub struct Settings {
     /// By uplink name.
     pub uplinks: BTreeMap<String, Individual>,
     /// What policies may use, as [`config::groups`] numbers it.
-    pub groups: Vec<Choice>,
+    pub groups: Vec<Group>,
 }
 
 /// What concerns one uplink.
@@ -45,6 +45,14 @@ impl Settings {
             uplinks: uplinks.map(one).collect(),
             groups: config::groups(&config.policies),
         }
+    }
+}
+
+impl Settings {
+    /// With the groups numbered so, not as they come in the file.
+    #[must_use]
+    pub fn with_groups(self, groups: Vec<Group>) -> Self {
+        Self { groups, ..self }
     }
 }
 

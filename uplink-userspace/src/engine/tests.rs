@@ -7,6 +7,7 @@ use crate::weights::tests::uplink;
 use proptest::prelude::*;
 
 mod damped;
+mod groups;
 mod model;
 mod shares;
 mod week;

@@ -67,7 +67,8 @@ pub enum Command {
     /// Only after the table that avoids it is live.
     Abandon(Path),
     /// The path lives and takes no new flows any more, because a better one came back:
-    /// `[nat] on_failback` says what becomes of its flows. After the table that avoids it.
+    /// `[nat] on_failback` says what becomes of its flows. After the table that avoids it. Never for a path that
+    /// policies go on using.
     Retire(Path),
     /// The path was drained by hand and takes new flows all the same: nobody else answers.
     Recall(Path),
@@ -98,6 +99,19 @@ impl Selection {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
         }
+    }
+
+    /// Whether new flows use the path: those that no policy matches, or those of some group.
+    #[must_use]
+    pub fn serves(&self, path: Path) -> bool {
+        self.family(path.family).weight(path.uplink) > 0 || self.serves_group(path)
+    }
+
+    /// Whether flows of some group of policies use the path.
+    #[must_use]
+    pub fn serves_group(&self, path: Path) -> bool {
+        let mut groups = self.groups.iter();
+        groups.any(|g| g[path.family as usize].weight(path.uplink) > 0)
     }
 
     pub(super) fn family_mut(&mut self, family: Family) -> &mut Serving {

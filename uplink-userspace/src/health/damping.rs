@@ -9,16 +9,16 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The flips of the last minute. A death is always obeyed; what is voluntary, a recovery or a
 /// degradation, waits until it makes no more than the allowed number within a minute.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Flips(VecDeque<Duration>);
+pub(crate) struct Flips(VecDeque<Duration>);
 
 impl Flips {
-    pub(super) fn note(&mut self, now: Duration) {
+    pub(crate) fn note(&mut self, now: Duration) {
         self.0.push_back(now);
         self.forget(now);
     }
 
     /// Whether one more is within `most` a minute.
-    pub(super) fn allow(&mut self, now: Duration, most: u32) -> bool {
+    pub(crate) fn allow(&mut self, now: Duration, most: u32) -> bool {
         self.forget(now);
         self.0.len() < most as usize
     }

@@ -46,9 +46,14 @@ impl Window {
         self.bits &= self.bits.wrapping_sub(1);
     }
 
+    /// How many probes the figure is over.
+    pub(super) fn probes(&self) -> u32 {
+        self.seen.min(WINDOW)
+    }
+
     /// Lost among the last hundred, 0 to 1.
     pub(super) fn loss(&self) -> f64 {
-        match self.seen.min(WINDOW) {
+        match self.probes() {
             0 => 0.0,
             n => f64::from((self.bits & ((1 << n) - 1)).count_ones()) / f64::from(n),
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::config;
 
-use damping::Flips;
+pub(crate) use damping::Flips;
 use rounds::{Jury, Rounds, Said, Taken};
 use rtt::Rtt;
 
@@ -194,6 +194,12 @@ impl Health {
     #[must_use]
     pub fn loss(&self) -> f64 {
         self.window.loss()
+    }
+
+    /// Over how many probes [`Self::loss`] is, a hundred at most.
+    #[must_use]
+    pub fn probes(&self) -> u32 {
+        self.window.probes()
     }
 
     /// Probes that a target has lost in a row.

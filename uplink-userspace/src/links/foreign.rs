@@ -51,13 +51,16 @@ pub(super) struct Tables {
     pub destinations: BTreeMap<(Family, u32), Destinations>,
     /// Default routes of `main`.
     pub defaults: Vec<DefaultRoute>,
+    /// Tables with routes by the aggregate interface.
+    pub entering: BTreeSet<(Family, u32)>,
 }
 
-/// Reads all routes once; lists destinations for `main` and for what `rules` look up.
+/// Reads all routes once, those by the `aggregates` for their tables only; lists destinations for `main` and for what `rules` look up.
 pub(super) async fn tables(
     netlink: &Netlink<Message>,
     protocol: u8,
     rules: &[ForeignRule],
+    aggregates: &[u32],
 ) -> Result<Tables, Failure> {
     let mut tables = Tables::default();
     for family in Family::ALL {
@@ -67,7 +70,10 @@ pub(super) async fn tables(
             if let Message::NewRoute(route) = message
                 && u8::from(route.header.protocol) != protocol
             {
-                tables.take(family, &route, rules);
+                match leads_by(&route, aggregates) {
+                    true => tables.enter(family, &route),
+                    false => tables.take(family, &route, rules),
+                }
             }
         }
     }
@@ -75,11 +81,23 @@ pub(super) async fn tables(
 }
 
 impl Tables {
-    fn take(&mut self, family: Family, route: &RouteMessage, rules: &[ForeignRule]) {
+    /// A route by the aggregate interface.
+    fn enter(&mut self, family: Family, route: &RouteMessage) {
+        self.mark(route);
+        self.entering.insert((family, wire::table(route)));
+    }
+
+    /// The table is somebody's.
+    fn mark(&mut self, route: &RouteMessage) {
         let table = wire::table(route);
         if !COMMON_TABLES.contains(&table) {
             self.foreign.insert(table);
         }
+    }
+
+    fn take(&mut self, family: Family, route: &RouteMessage, rules: &[ForeignRule]) {
+        self.mark(route);
+        let table = wire::table(route);
         if table == MAIN {
             self.defaults.extend(default_route::next_hops(family, route));
         }
@@ -99,6 +117,12 @@ impl Tables {
             }
         }
     }
+}
+
+/// Whether the only way of a route is one of these interfaces.
+fn leads_by(route: &RouteMessage, interfaces: &[u32]) -> bool {
+    let by = |a: &RouteAttribute| matches!(a, RouteAttribute::Oif(index) if interfaces.contains(index));
+    route.attributes.iter().any(by)
 }
 
 /// Where a route decides. A `throw` route does not: it says "ask the next rule".

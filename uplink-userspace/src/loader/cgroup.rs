@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -41,6 +42,13 @@ pub fn directory(cgroup: &str) -> Result<PathBuf> {
         directory.display()
     );
     Ok(directory)
+}
+
+/// The kernel's number for a cgroup below the cgroup v2 mount, while it exists.
+#[must_use]
+pub fn id(cgroup: &str) -> Option<u64> {
+    let directory = directory(cgroup).ok()?;
+    fs::metadata(directory).ok().map(|found| found.ino())
 }
 
 /// Where cgroup v2 is mounted, out of `/proc/self/mounts`.

@@ -24,14 +24,14 @@ use uplink_common::record::Config;
 use crate::config::Attach;
 use crate::maps::{self, Maps};
 
-pub use cgroup::{directory as cgroup_directory, namespace_cookie};
+pub use cgroup::{directory as cgroup_directory, id as cgroup_id, namespace_cookie};
 pub use clsact::{ClsactPort, has_clsact};
 pub use port::{Port, detach};
 
 use link::Link;
 
-/// The oldest kernel with what the programs need: `bpf_loop`.
-const OLDEST: KernelVersion = KernelVersion::new(5, 17, 0);
+/// The oldest kernel with what the programs need: cgroup programs may ask whose process it is.
+const OLDEST: KernelVersion = KernelVersion::new(6, 1, 0);
 /// The first kernel with tcx links.
 const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 

@@ -1,5 +1,6 @@
 //! The BPF maps as user space writes and reads them.
 
+mod groups;
 pub mod memory;
 pub mod policies;
 mod record;
@@ -8,18 +9,23 @@ mod slots;
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use ipnet::IpNet;
+use uplink_common::policy::GROUP_SLOTS;
 use uplink_common::record::{Config, Counter, Passive, Traffic, passive_index};
-use uplink_common::{ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, Station, Translation, Uplink};
+use uplink_common::{
+    ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, SLOTS, Station, Translation, Uplink,
+};
 
 use crate::engine::{Path, Selection};
+use crate::weights::Serving;
 use crate::{resolve, table};
 
 pub use record::{Settings, found_dead, name};
 
-use policies::{NameTable, PolicyMaps};
-use record::{claims, name_bytes, record, same_name, voided};
+use groups::GroupTables;
+use policies::{NameTable, OtherNames, PolicyMaps};
+use record::{between, claims, name_bytes, record, voided};
 use slots::SlotTable;
 
 /// Name of the flow table; also that of its pin.
@@ -65,6 +71,7 @@ pub struct Maps {
     config: Array<MapData, Config>,
     uplinks: Array<MapData, Uplink>,
     slots: SlotTable,
+    groups: GroupTables,
     next_hops: HashMap<MapData, NextHop, u32>,
     locals: HashMap<MapData, Addr, u32>,
     stations: HashMap<MapData, Station, u32>,
@@ -79,6 +86,10 @@ pub struct Maps {
     pub policies: PolicyMaps,
     /// The addresses that names are known of; taken by whoever learns them.
     pub names: Option<NameTable>,
+    /// Addresses that were looked up by other names; likewise.
+    pub other_names: Option<OtherNames>,
+    /// DNS packets; likewise.
+    pub answers: Option<RingBuf<MapData>>,
     /// What was written last, to write differences only.
     addresses: Option<Addresses>,
 }
@@ -119,9 +130,12 @@ impl Maps {
         Ok(Self {
             policies,
             names: Some(names),
+            other_names: Some(OtherNames::new(take("other_names")?.try_into()?)),
+            answers: Some(take("answers")?.try_into()?),
             config: take("config")?.try_into()?,
             uplinks: take("uplinks")?.try_into()?,
             slots: SlotTable::new(take("slots")?)?,
+            groups: GroupTables::new(take("groups")?, take("members")?)?,
             next_hops: take("next_hops")?.try_into()?,
             locals: take("locals")?.try_into()?,
             stations: take("stations")?.try_into()?,
@@ -161,8 +175,8 @@ impl Maps {
         Ok(found)
     }
 
-    /// Makes a selection live: new slots into the other bank, records that gain a family, the
-    /// switch of banks, then records that lose one and the void generations. At every step the
+    /// Makes a selection live: new slots of everybody and of the groups into the other bank, records that gain a
+    /// family, the switch of banks, then records that lose one and the void generations. At every step the
     /// program finds a table that is whole.
     ///
     /// # Errors
@@ -175,14 +189,16 @@ impl Maps {
     ) -> Result<()> {
         let before = self.config()?;
         let bank = (before.bank & 1) ^ 1;
-        let v4 = table::build(&claims(uplinks, selection, Family::V4));
-        let v6 = table::build(&claims(uplinks, selection, Family::V6));
+        let build = |serving: &Serving, size| table::build(&claims(uplinks, serving), size);
+        let [v4, v6] = Family::ALL.map(|family| build(selection.family(family), SLOTS));
         self.slots.write(bank as usize, &v4, &v6)?;
+        let group = |group: &[Serving; 2]| [0, 1].map(|family: usize| build(&group[family], GROUP_SLOTS));
+        let groups: Vec<[Vec<u8>; 2]> = selection.groups.iter().map(group).collect();
+        self.groups.write(bank, &groups)?;
         for u in uplinks {
             let old = self.uplinks.get(&u32::from(u.id), 0)?;
-            let mut record = record(u, selection, &old);
-            record.families |= if same_name(&old, u) { old.families } else { 0 };
-            self.uplinks.set(u32::from(u.id), record, 0)?;
+            self.uplinks
+                .set(u32::from(u.id), between(u, selection, &old), 0)?;
             self.translations
                 .set(u32::from(u.id), u.translation.unwrap_or_default(), 0)?;
         }

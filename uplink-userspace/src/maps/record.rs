@@ -5,6 +5,7 @@ use uplink_common::{ABI, Addr, Family, Seed, Uplink};
 
 use crate::config::NatMode;
 use crate::engine::{Path, Selection};
+use crate::weights::Serving;
 use crate::{resolve, table};
 
 /// What goes into the configuration record beside the bank.
@@ -22,8 +23,6 @@ pub struct Settings {
     pub stale_after_s: u32,
     /// Policies go by names, so DNS packets are to be shown.
     pub learns: bool,
-    /// Index of the aggregate interface's inner end; 0: there is none.
-    pub aggregate: u32,
 }
 
 impl Settings {
@@ -51,7 +50,7 @@ impl Settings {
             heartbeat_s: before.heartbeat_s,
             stale_after_s: self.stale_after_s,
             policy_bank: before.policy_bank & 1,
-            aggregate: self.aggregate,
+            pad: 0,
         }
     }
 
@@ -103,12 +102,7 @@ pub fn name(record: &Uplink) -> String {
     String::from_utf8_lossy(&record.name[..end]).into_owned()
 }
 
-pub(super) fn claims(
-    uplinks: &[resolve::Uplink],
-    selection: &Selection,
-    family: Family,
-) -> Vec<table::Claim> {
-    let serving = selection.family(family);
+pub(super) fn claims(uplinks: &[resolve::Uplink], serving: &Serving) -> Vec<table::Claim> {
     let claim = |u: &resolve::Uplink| {
         let weight = serving.weight(u.id);
         (weight > 0).then(|| table::Claim {
@@ -120,29 +114,50 @@ pub(super) fn claims(
     uplinks.iter().filter_map(claim).collect()
 }
 
+/// The record that goes with a selection. Families are those of any new flows, the weight is that in the table for
+/// everybody.
 pub(super) fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
-    let serves = |family: Family| {
-        if selection.family(family).weight(u.id) > 0 {
-            family.bit()
-        } else {
-            0
-        }
-    };
+    let path = |family| Path { uplink: u.id, family };
+    let serves = |family: &Family| selection.serves(path(*family));
+    let families = Family::ALL.into_iter().filter(serves);
     let fresh = u32::from(!same_name(old, u));
-    // Where the families differ in their shares, IPv4 speaks.
-    let serving = Family::ALL.into_iter().map(|f| selection.family(f).weight(u.id));
-    let weight = serving.into_iter().find(|w| *w > 0).unwrap_or(u.weight);
+    let weight = weight(u, selection);
     Uplink {
         generation: old.generation.map(|g| g.wrapping_add(fresh)),
         weight,
         built_weight: weight,
-        families: serves(Family::V4) | serves(Family::V6),
+        families: families.fold(0, |bits, family| bits | family.bit()),
         mark: u.mark,
         host_mark: u.host_mark,
         ifindex: u.ifindex,
         source: Family::ALL.map(|f| u.leg(f).map_or(Addr::default(), |leg| leg.source.into())),
         name: name_bytes(&u.name),
     }
+}
+
+/// Where the families differ in their shares, IPv4 speaks. What serves policies only takes nothing else: 0. What
+/// serves nobody shows its own weight.
+fn weight(u: &resolve::Uplink, selection: &Selection) -> u32 {
+    let mut serving = Family::ALL.into_iter().map(|f| selection.family(f).weight(u.id));
+    let policies = |family| selection.serves_group(Path { uplink: u.id, family });
+    let otherwise = match Family::ALL.into_iter().any(policies) {
+        true => 0,
+        false => u.weight,
+    };
+    serving.find(|w| *w > 0).unwrap_or(otherwise)
+}
+
+/// The record while both tables, the old one and the new one, have to find their uplinks: with the families of
+/// both, and with a weight where either has one.
+pub(super) fn between(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
+    let mut record = record(u, selection, old);
+    if same_name(old, u) {
+        record.families |= old.families;
+        if record.weight == 0 {
+            (record.weight, record.built_weight) = (old.built_weight, old.built_weight);
+        }
+    }
+    record
 }
 
 pub(super) fn voided(id: u8, mut record: Uplink, selection: &Selection) -> Uplink {
@@ -169,6 +184,7 @@ pub(super) fn name_bytes(name: &str) -> [u8; 16] {
 mod tests {
     use super::*;
     use crate::weights::tests::uplink;
+    use uplink_common::record::SERVES_V4;
 
     #[test]
     fn a_reserve_that_serves_nobody_is_not_dead() {
@@ -185,5 +201,26 @@ mod tests {
         assert!(dead(&[1, 2]).is_empty());
         assert_eq!(dead(&[2]), [1]);
         assert_eq!(dead(&[3]), [1, 2]);
+    }
+
+    #[test]
+    fn an_uplink_of_policies_alone_serves_without_a_weight() {
+        let u = uplink(2, 7, 1);
+        let selection = |main: &[(u8, u32)], group: &[(u8, u32)]| Selection {
+            v4: Serving(main.to_vec()),
+            groups: vec![[Serving(group.to_vec()), Serving::default()]],
+            ..Selection::default()
+        };
+        let both = selection(&[(1, 3), (2, 5)], &[(2, 1)]);
+        let old = record(&u, &both, &Uplink::default());
+        assert_eq!((old.families, old.weight), (SERVES_V4, 5));
+        let policies = selection(&[(1, 3)], &[(2, 1)]);
+        let new = record(&u, &policies, &old);
+        assert_eq!((new.families, new.weight, new.built_weight), (SERVES_V4, 0, 0));
+        // Until the banks are switched, the old table sends flows here.
+        let between = between(&u, &policies, &old);
+        assert_eq!((between.weight, between.built_weight), (5, 5));
+        let nobody = record(&u, &selection(&[(1, 3)], &[]), &new);
+        assert_eq!((nobody.families, nobody.weight), (0, 7));
     }
 }

@@ -43,6 +43,10 @@ pub struct Input<'a> {
     pub local: bool,
     /// TCP connections are reset on failover or failback.
     pub reset: bool,
+    /// The outer end of the aggregate interface, where there is one.
+    pub aggregate: Option<&'a str>,
+    /// Some policy has flows refused.
+    pub strict: bool,
 }
 
 /// The whole table as `nft -f` reads it. The file deletes and makes it anew in one
@@ -57,12 +61,20 @@ pub fn render(input: &Input) -> String {
     )
 }
 
-/// The mark of packets that the reset of dead connections sends: all our bits, which no rule of
-/// ours routes. `None` where an uplink needs that number itself, so that no reset can be offered.
+/// The mark of packets that the reset of dead connections sends, which no rule of ours routes: all our bits, or,
+/// where a `strict` policy has those refused, the highest number below that nobody has. `None` where there is
+/// none, so that no reset can be offered.
 #[must_use]
-pub fn reset_mark(mask: u32, uplinks: &[Uplink]) -> Option<u32> {
-    let taken = |u: &Uplink| u.mark & mask == mask || u.host_mark & mask == mask;
-    (mask != 0 && !uplinks.iter().any(taken)).then_some(mask)
+pub fn reset_mark(mask: u32, uplinks: &[Uplink], strict: bool) -> Option<u32> {
+    let unit = mask & mask.wrapping_neg();
+    let highest = mask.checked_div(unit)?;
+    let lowest = if strict { 1 } else { highest };
+    let marks = (lowest..=highest).rev().map(|n| n * unit);
+    let taken = |mark: &u32| {
+        let of = |u: &Uplink| u.mark & mask == *mark || u.host_mark & mask == *mark;
+        uplinks.iter().any(of)
+    };
+    marks.skip(usize::from(strict)).find(|mark| !taken(mark))
 }
 
 /// The hash in the comment of a rendered table, to compare with [`present`].
@@ -205,13 +217,32 @@ mod tests {
     #[test]
     fn the_reset_mark_is_nobody_elses() {
         let all = uplinks();
-        assert_eq!(reset_mark(MASK, &all), Some(MASK));
+        assert_eq!(reset_mark(MASK, &all, false), Some(MASK));
         // Two bits hold 1, 2 and 3; the third uplink would need all of them.
-        assert_eq!(reset_mark(0x300_0000, &all), Some(0x300_0000));
-        assert_eq!(reset_mark(0x200_0000, &all), None);
-        assert_eq!(reset_mark(0, &all), None);
+        assert_eq!(reset_mark(0x300_0000, &all, false), Some(0x300_0000));
+        assert_eq!(reset_mark(0x200_0000, &all, false), None);
+        assert_eq!(reset_mark(0, &all, false), None);
         let mut host = uplinks();
         host[0].host_mark = MASK;
-        assert_eq!(reset_mark(MASK, &host), None);
+        assert_eq!(reset_mark(MASK, &host, false), None);
+    }
+
+    #[test]
+    fn resets_are_not_what_strict_policies_refuse() {
+        let unit = MASK & MASK.wrapping_neg();
+        let mut all = uplinks();
+        assert_eq!(
+            reset_mark(MASK, &all, true),
+            Some(MASK - 3 * unit),
+            "behind two host marks"
+        );
+        all[0].host_mark = all[0].mark;
+        assert_eq!(reset_mark(MASK, &all, true), Some(MASK - unit));
+        assert_eq!(reset_mark(0, &all, true), None);
+        assert_eq!(
+            reset_mark(0x300_0000, &uplinks(), true),
+            None,
+            "1 and 2 are uplinks, 3 is refused"
+        );
     }
 }

@@ -12,6 +12,7 @@ use ipnet::Ipv6Net;
 use uplink_common::Family;
 
 use super::{Input, reset_mark};
+use crate::aggregate;
 use crate::config::NatMode;
 use crate::resolve::{Leg, Uplink};
 
@@ -67,9 +68,11 @@ pub(super) fn body(input: &Input) -> Body {
         keep(&mut body, input);
         clamp(&mut body, input);
         postrouting(&mut body, input);
-        if input.reset && reset_mark(input.mask, input.uplinks).is_some() {
-            reset(&mut body, input.mask);
+        let resets = reset_mark(input.mask, input.uplinks, input.strict).filter(|_| input.reset);
+        if resets.is_some() {
+            reset(&mut body);
         }
+        untracked(&mut body, input, resets);
     }
     keep_clients(&mut body, input);
     body
@@ -233,7 +236,7 @@ fn quoted(name: &str) -> String {
 /// Answers whatever still comes of connections that `reset` put into the sets. Input, too: a
 /// host with a firewall would otherwise stay silent. Ahead of other people's filters, which
 /// like to drop a connection's middle.
-fn reset(body: &mut Body, mask: u32) {
+fn reset(body: &mut Body) {
     for (version, ip) in [(4, "ip"), (6, "ip6")] {
         let (address, port) = (format!("ipv{version}_addr"), "inet_service");
         let _ = writeln!(
@@ -250,9 +253,27 @@ fn reset(body: &mut Body, mask: u32) {
         let base = format!("filter hook {hook} priority mangle");
         body.base(&format!("reset_{hook}"), &base, std::slice::from_ref(&rule));
     }
-    // A tracked probe would make the answer look like a live connection's.
-    let probe = format!("meta mark & {mask:#010x} == {mask:#010x} notrack");
-    body.base("raw_output", "filter hook output priority raw", &[probe]);
+}
+
+/// What conntrack must not see: packets that reset connections, as a tracked one would make its
+/// answer look like a live connection's; and whatever is on its way into the aggregate interface.
+/// NAT would bind such a connection before its uplink is known; it is tracked as it comes out.
+fn untracked(body: &mut Body, input: &Input, resets: Option<u32>) {
+    let mask = input.mask;
+    let mut output = Vec::new();
+    if let Some(mark) = resets {
+        output.push(format!("meta mark & {mask:#010x} == {mark:#010x} notrack"));
+    }
+    if let Some(outer) = input.aggregate {
+        let (outer, inner) = (quoted(outer), quoted(&aggregate::inner(outer)));
+        output.push(format!("oifname {outer} notrack"));
+        let enters = format!("iifname != {inner} fib daddr . mark oifname {outer} notrack");
+        body.base("raw_prerouting", "filter hook prerouting priority raw", &[enters]);
+        // Whatever rules others make: no packet goes round in a circle.
+        let circle = format!("iifname {inner} oifname {outer} reject with icmpx type no-route");
+        body.base("no_circle", "filter hook forward priority mangle", &[circle]);
+    }
+    body.base("raw_output", "filter hook output priority raw", &output);
 }
 
 /// On one NIC the kernel tells IPv6 clients to use the gateway itself, and no sysctl stops it.

@@ -46,6 +46,8 @@ pub(crate) fn input(uplinks: &[Uplink]) -> Input<'_> {
         mode: NatMode::Masquerade,
         local: false,
         reset: false,
+        aggregate: None,
+        strict: false,
     }
 }
 
@@ -240,4 +242,37 @@ fn every_rule_is_counted() {
         ..input(&all)
     });
     assert_eq!(counted.rules, rules);
+}
+
+#[test]
+fn what_enters_the_aggregate_interface_is_tracked_as_it_comes_out() {
+    let plain = text(|_| {});
+    assert!(!plain.contains("notrack") && !plain.contains("no_circle"));
+    let text = text(|i| (i.aggregate, i.reset) = (Some("mpath0"), true));
+    assert_eq!(
+        chain(&text, "raw_prerouting"),
+        ["iifname != \"mpath0-in\" fib daddr . mark oifname \"mpath0\" notrack"]
+    );
+    assert_eq!(
+        chain(&text, "raw_output"),
+        [
+            "meta mark & 0x7f000000 == 0x7f000000 notrack",
+            "oifname \"mpath0\" notrack"
+        ]
+    );
+    assert_eq!(
+        chain(&text, "no_circle"),
+        ["iifname \"mpath0-in\" oifname \"mpath0\" reject with icmpx type no-route"]
+    );
+}
+
+#[test]
+fn probes_for_resets_are_not_refused_with_the_flows_of_strict_policies() {
+    let probes = |strict| {
+        let text = text(|i| (i.reset, i.strict) = (true, strict));
+        let rules = text.lines().filter(|l| l.contains("notrack"));
+        rules.map(|l| l.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(probes(false), ["meta mark & 0x7f000000 == 0x7f000000 notrack"]);
+    assert_eq!(probes(true), ["meta mark & 0x7f000000 == 0x7c000000 notrack"]);
 }

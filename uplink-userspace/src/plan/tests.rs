@@ -36,14 +36,14 @@ fn shown<T: ToString>(items: &[T]) -> Vec<String> {
 
 fn plan(members: &[(u8, u32)], up: bool) -> (Vec<String>, Vec<String>) {
     let selection = serving(members);
-    let (rules, routes) = routing(&uplinks(), &selection, &kernel(), |_, _| up, |_, _| false);
+    let (rules, routes) = routing(&uplinks(), &selection, &kernel(), false, |_, _| up, |_, _| false);
     (shown(&rules), shown(&routes))
 }
 
 /// The rules while the first uplink is dead.
 fn rules_without_the_first(uplinks: &[Uplink]) -> Vec<String> {
     let moved = |u: &Uplink, family| u.id == 1 && family == Family::V4;
-    let (rules, _) = routing(uplinks, &serving(&[(2, 1)]), &kernel(), |_, _| true, moved);
+    let (rules, _) = routing(uplinks, &serving(&[(2, 1)]), &kernel(), false, |_, _| true, moved);
     shown(&rules)
 }
 
@@ -145,6 +145,7 @@ fn an_address_of_two_uplinks_stands_for_the_lowest_id() {
         &uplinks,
         &serving(&[(1, 1), (2, 1)]),
         &kernel(),
+        false,
         |_, _| true,
         |_, _| false,
     );
@@ -164,6 +165,7 @@ fn an_mtu_limits_what_tcp_asks_for() {
         &uplinks,
         &serving(&[(1, 1)]),
         &kernel(),
+        false,
         |_, _| true,
         |_, _| false,
     );
@@ -190,7 +192,14 @@ fn a_family_that_lost_its_address_does_not_take_the_other_along() {
         prefix: "fe80::/64".parse().unwrap(),
     });
     let only_v4 = |_: &Uplink, family| family == Family::V4;
-    let (_, routes) = routing(&uplinks, &serving(&[(1, 1)]), &kernel(), only_v4, |_, _| false);
+    let (_, routes) = routing(
+        &uplinks,
+        &serving(&[(1, 1)]),
+        &kernel(),
+        false,
+        only_v4,
+        |_, _| false,
+    );
     let of = |family| {
         routes
             .iter()
@@ -198,4 +207,34 @@ fn a_family_that_lost_its_address_does_not_take_the_other_along() {
             .count()
     };
     assert_eq!((of(Family::V4), of(Family::V6)), (3, 1));
+}
+
+#[test]
+fn strict_policies_are_answered_before_the_catch_all() {
+    let refused = |uplinks: &[Uplink], kernel: &Kernel, strict| {
+        let selection = serving(&[(1, 1)]);
+        let (rules, _) = routing(uplinks, &selection, kernel, strict, |_, _| true, |_, _| false);
+        let rules = shown(&rules).into_iter();
+        rules.filter(|r| r.ends_with("unreachable")).collect::<Vec<_>>()
+    };
+    let rule = "ip rule add priority 20250 fwmark 0x7f000000/0x7f000000 unreachable";
+    assert_eq!(refused(&uplinks(), &kernel(), true), [rule]);
+    assert!(refused(&uplinks(), &kernel(), false).is_empty());
+    let mut dual = uplinks();
+    dual[1].v6 = Some(Leg {
+        gateway: "fe80::1".parse().unwrap(),
+        source: "2001:db8::2".parse().unwrap(),
+        prefix: "fe80::/64".parse().unwrap(),
+    });
+    assert_eq!(refused(&dual, &kernel(), true).len(), 2);
+    let narrow = Kernel {
+        fwmark_mask: Mask::new(3).unwrap(),
+        ..kernel()
+    };
+    let mut full = uplinks();
+    full[1].id = 3;
+    assert!(
+        refused(&full, &narrow, true).is_empty(),
+        "it would be the third uplink's"
+    );
 }

@@ -22,8 +22,11 @@ impl fmt::Display for Rule {
             Action::Goto(priority) => write!(f, " goto {priority}")?,
             Action::Unreachable => write!(f, " unreachable")?,
         }
-        match self.suppress_prefixlength {
-            Some(n) => write!(f, " suppress_prefixlength {n}"),
+        if let Some(length) = self.suppress_prefixlength {
+            write!(f, " suppress_prefixlength {length}")?;
+        }
+        match self.suppress_ifgroup {
+            Some(group) => write!(f, " suppress_ifgroup {group}"),
             None => Ok(()),
         }
     }

@@ -3,18 +3,20 @@
 use uplink_common::policy::{Choice, GROUPS, STICKY_BOTH, STICKY_SOURCE, STRICT};
 
 use super::full::{Full, Limit};
-use crate::config::{self, Policy};
+use crate::config::{Group, Policy};
 
-/// The records by place; `numbers` likewise.
-pub(super) fn choices(policies: &[Policy], numbers: &[u32]) -> Result<Vec<Choice>, Full> {
-    let groups = config::groups(policies);
+/// The records by place; `numbers` likewise. `groups` has all of theirs, and may have others.
+pub(super) fn choices(policies: &[Policy], numbers: &[u32], groups: &[Group]) -> Result<Vec<Choice>, Full> {
     if groups.len() > GROUPS as usize {
         return Err(Full {
             limit: Limit::Groups,
             wanted: groups.len(),
         });
     }
-    let group = |policy: &Policy| groups.iter().position(|g| *g == policy.choice).unwrap_or(0) as u32;
+    let group = |policy: &Policy| {
+        let group = policy.group();
+        groups.iter().position(|g| *g == group).unwrap_or(0) as u32
+    };
     let numbers = numbers.iter().copied().chain(std::iter::repeat(0));
     let records = policies.iter().zip(numbers);
     Ok(records.map(|(p, number)| record(p, number, group(p))).collect())

@@ -14,7 +14,7 @@ use super::lists::Lists;
 use super::prefixes::{self, Prefix};
 use super::sets::{Sets, collect};
 use super::{choices, ranges};
-use crate::config::{self, Match, Policy};
+use crate::config::{self, Group, Match, Policy};
 
 /// What names in policies mean on this host now. What is missing matches nothing until it is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,13 +45,14 @@ pub struct Compiled {
 }
 
 /// Makes the tables of some policies. By place go their `numbers` ([`super::Numbers`]), and whether their schedules
-/// have them in force now.
+/// have them in force now. The position of a policy's group in `groups` is the group's number.
 ///
 /// # Errors
 /// When there is no room for so many.
 pub fn compile(
     policies: &[Policy],
     numbers: &[u32],
+    groups: &[Group],
     active: &[bool],
     surroundings: &Surroundings,
 ) -> Result<Compiled, Full> {
@@ -62,7 +63,7 @@ pub fn compile(
     }
     compiled.classifier.policies = policies.len() as u32;
     compiled.classifier.active = compiled.sets.intern(&in_force(active))?;
-    compiled.choices = choices::choices(policies, numbers)?;
+    compiled.choices = choices::choices(policies, numbers, groups)?;
     compiled.add_prefixes(policies)?;
     compiled.add_values(policies)?;
     compiled.add_exact(policies, surroundings)?;

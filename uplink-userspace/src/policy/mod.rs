@@ -9,10 +9,13 @@ pub mod compile;
 mod domains;
 mod exact;
 mod full;
+pub mod groups;
+pub mod lint;
 mod lists;
 mod numbers;
 mod prefixes;
 mod ranges;
+pub mod schedule;
 mod sets;
 pub mod tables;
 

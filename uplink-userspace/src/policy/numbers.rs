@@ -66,6 +66,12 @@ impl Numbers {
         assigned
     }
 
+    /// The number of a policy that was assigned one.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<u32> {
+        self.known.get(name).map(|known| known.number)
+    }
+
     /// The numbers that nobody has.
     fn unused(&self) -> Vec<u32> {
         let taken: std::collections::BTreeSet<u32> = self.known.values().map(|k| k.number).collect();

@@ -164,3 +164,31 @@ fn a_prefix_is_translated_from_inside_to_outside() {
     );
     assert_eq!(uplinks[1].translation, None);
 }
+
+#[test]
+fn a_strict_policy_needs_a_mark_of_its_own() {
+    let policy = config::Policy {
+        name: config::At {
+            value: "voip".into(),
+            span: 0..4,
+        },
+        line: 1,
+        matches: config::Match::default(),
+        when: vec![],
+        choice: config::Choice::default(),
+        strict: true,
+        sticky: None,
+    };
+    let narrow = |third: &str| {
+        let mut c = config(&format!("{FILE}{third}[kernel]\nfwmark_mask = \"0x3\""));
+        c.policies.push(policy.clone());
+        resolve(&c, &host(), &BTreeMap::new())
+    };
+    assert!(narrow("").is_ok(), "3 is left");
+    let third = "[[uplink]]\nname = \"isp3\"\ninterface = \"eth0\"\ngateway = \"10.0.0.3\"\n";
+    let problems = narrow(third).unwrap_err().to_string();
+    assert!(
+        problems.contains(r#"the strict policy "voip" needs one more mark than the mask 0x3 holds"#),
+        "{problems}"
+    );
+}

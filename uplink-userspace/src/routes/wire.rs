@@ -237,6 +237,9 @@ pub(super) fn rule_message(rule: &Rule, protocol: u8) -> RuleMessage {
     if let Some(length) = rule.suppress_prefixlength {
         attributes.push(RuleAttribute::SuppressPrefixLen(length));
     }
+    if let Some(group) = rule.suppress_ifgroup {
+        attributes.push(RuleAttribute::SuppressIfGroup(group));
+    }
     match rule.selector {
         Selector::All => {}
         Selector::Mark { value, mask } => {
@@ -268,7 +271,8 @@ pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
         return None;
     }
     let mut table = u32::from(header.table);
-    let (mut priority, mut target, mut suppress_prefixlength) = (0, 0, None);
+    let (mut priority, mut target) = (0, 0);
+    let (mut suppress_prefixlength, mut suppress_ifgroup) = (None, None);
     let (mut mark, mut mask, mut source, mut iif) = (0, 0, None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -276,6 +280,7 @@ pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
             RuleAttribute::Table(value) => table = *value,
             RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::Protocol(_) => {}
             RuleAttribute::SuppressPrefixLen(value) => suppress_prefixlength = Some(*value),
+            RuleAttribute::SuppressIfGroup(value) => suppress_ifgroup = Some(*value),
             RuleAttribute::FwMark(value) => mark = *value,
             RuleAttribute::FwMask(value) => mask = *value,
             RuleAttribute::Source(address) => source = Some(*address),
@@ -306,6 +311,7 @@ pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
         selector,
         action,
         suppress_prefixlength,
+        suppress_ifgroup,
     })
 }
 
@@ -314,13 +320,14 @@ mod tests {
     use super::*;
     use rtnetlink::packet_core::{Emitable, Parseable};
 
-    fn rules() -> [Rule; 6] {
+    fn rules() -> [Rule; 7] {
         let base = Rule {
             family: Family::V4,
             priority: 20000,
             selector: Selector::All,
             action: Action::Table(254),
             suppress_prefixlength: Some(0),
+            suppress_ifgroup: None,
         };
         let marked = |value| Rule {
             selector: Selector::Mark {
@@ -342,11 +349,16 @@ mod tests {
             suppress_prefixlength: None,
             ..base.clone()
         };
+        let around = Rule {
+            action: Action::Table(254),
+            suppress_ifgroup: Some(20000),
+            ..goto.clone()
+        };
         let refused = Rule {
             action: Action::Unreachable,
             ..marked(0x7f00_0000)
         };
-        [marked(0x100_0000), marked(0), from, base, goto, refused]
+        [marked(0x100_0000), marked(0), from, base, goto, around, refused]
     }
 
     #[test]

@@ -30,8 +30,12 @@ pub struct Member {
     pub weight: u32,
     /// Smoothed round-trip time, where it was measured.
     pub rtt_ms: Option<f64>,
+    /// Smoothed difference of neighbouring round-trip times; 0 where it was not measured.
+    pub jitter_ms: f64,
     /// Lost probes, 0 to 1.
     pub loss: f64,
+    /// Over how many probes that was counted.
+    pub probes: u32,
     /// What it can carry, where both directions are known.
     pub capacity: Option<Rate>,
     /// What it carries now.
@@ -127,7 +131,9 @@ mod tests {
             id: 1,
             weight,
             rtt_ms: None,
+            jitter_ms: 0.0,
             loss: 0.0,
+            probes: 100,
             capacity: None,
             carried: Rate::default(),
             ramp: 1.0,

@@ -1,9 +1,11 @@
 //! Which uplinks take new flows, and with what weight.
 
 mod factors;
+mod lowest;
 
 pub use crate::rates::Rate;
 pub use factors::{Member, cascade, effective, ramp, spill};
+pub use lowest::{is_clearly_better, lowest};
 
 /// The uplinks that serve one family now, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -271,7 +271,6 @@ impl Bench {
             netns: self.netns,
             stale_after_s: self.stale_after_s,
             learns: self.learns,
-            aggregate: 0,
         };
         self.maps
             .publish(&self.uplinks, &selection, &settings)

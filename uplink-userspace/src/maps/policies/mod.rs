@@ -18,7 +18,7 @@ use super::memory::Memory;
 use crate::policy::compile::Compiled;
 use crate::policy::{IN_FORCE, choices};
 
-pub use names::NameTable;
+pub use names::{NameTable, OtherNames};
 pub use reader::PolicyReader;
 
 use held::{Changes, Held, bank_of, changes};

@@ -135,6 +135,33 @@ impl NameTable {
     }
 }
 
+/// The map `other_names`: addresses that were looked up by names which no policy wants.
+pub struct OtherNames(HashMap<MapData, Addr, u32>);
+
+impl OtherNames {
+    pub(in crate::maps) const fn new(map: HashMap<MapData, Addr, u32>) -> Self {
+        Self(map)
+    }
+
+    /// The name of an address is forgotten at `expires_s` seconds since boot.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn insert(&mut self, address: Addr, expires_s: u32) -> Result<()> {
+        self.0
+            .insert(address, expires_s, 0)
+            .with_context(|| format!("map `other_names`, {address:?}"))
+    }
+
+    /// Forgets an address.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&mut self, address: Addr) -> Result<()> {
+        absent(self.0.remove(&address)).with_context(|| format!("map `other_names`, {address:?}"))
+    }
+}
+
 /// Whether it is for want of room that an address could not be written: for its set, or for itself.
 fn is_full(error: &anyhow::Error) -> bool {
     let full = |e: &MapError| matches!(e, MapError::SyscallError(e) if e.io_error.raw_os_error() == Some(libc::E2BIG));

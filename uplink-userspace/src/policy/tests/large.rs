@@ -54,7 +54,14 @@ fn a_thousand_policies_and_a_hundred_thousand_prefixes_compile() {
 }
 
 fn refused(policies: &[Policy]) -> Full {
-    compile(policies, &[], &[], &surroundings()).unwrap_err()
+    compile(
+        policies,
+        &[],
+        &crate::config::groups(policies),
+        &[],
+        &surroundings(),
+    )
+    .unwrap_err()
 }
 
 fn full(limit: Limit, wanted: usize) -> Full {

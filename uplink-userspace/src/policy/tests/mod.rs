@@ -71,7 +71,14 @@ fn surroundings() -> Surroundings {
 
 fn compiled(policies: &[Policy], active: &[bool]) -> Compiled {
     let numbers: Vec<u32> = (1..).take(policies.len()).collect();
-    compile(policies, &numbers, active, &surroundings()).unwrap()
+    compile(
+        policies,
+        &numbers,
+        &crate::config::groups(policies),
+        active,
+        &surroundings(),
+    )
+    .unwrap()
 }
 
 fn tables(policies: &[Policy]) -> Model {

@@ -182,7 +182,16 @@ fn a_cgroup_means_all_below_it() {
     ];
     let mut around = surroundings();
     around.cgroups.insert("/a/b/".to_owned(), 11);
-    let tables = Model::new(compile(&policies, &[], &[true; 6], &around).unwrap());
+    let tables = Model::new(
+        compile(
+            &policies,
+            &[],
+            &crate::config::groups(&policies),
+            &[true; 6],
+            &around,
+        )
+        .unwrap(),
+    );
     let satisfied = |cgroups: &[u64]| {
         let flow = Facts {
             cgroups: cgroups.to_vec(),
@@ -274,12 +283,20 @@ fn records_say_what_a_policy_does() {
         policy.sticky = Some(Sticky { destination, time });
     }
     let numbers = [7, 3, 9];
-    let compiled = compile(&policies, &numbers, &[true; 3], &surroundings()).unwrap();
+    let compiled = compile(
+        &policies,
+        &numbers,
+        &crate::config::groups(&policies),
+        &[true; 3],
+        &surroundings(),
+    )
+    .unwrap();
     let all = |of: fn(&uplink_common::policy::Choice) -> u32| -> Vec<u32> {
         compiled.choices.iter().map(of).collect()
     };
     assert_eq!(all(|c| c.policy), numbers);
-    assert_eq!(all(|c| c.group), [0, 1, 0]);
+    // The same uplinks, but one of the policies is strict.
+    assert_eq!(all(|c| c.group), [0, 1, 2]);
     assert_eq!(all(|c| c.flags), [STRICT, 0, 0]);
     assert_eq!(all(|c| c.sticky), [0, STICKY_SOURCE, STICKY_BOTH]);
     assert_eq!(all(|c| c.sticky_s), [0, 60, 60]);
