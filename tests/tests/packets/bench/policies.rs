@@ -6,7 +6,7 @@ use uplink_common::policy::{Capture, GROUP_SLOTS, Members, StickyKey};
 use uplink_common::{Addr, Family, Pin, Slot, flow, record};
 use uplink_userspace::config::{self, Policy};
 use uplink_userspace::maps::policies::PolicyReader;
-use uplink_userspace::policy::compile::{Surroundings, compile};
+use uplink_userspace::policy::compile::{Compiled, Surroundings, compile};
 
 use super::{Bench, INGRESS};
 use crate::policy::{FAR_AWAY_S, named, plain};
@@ -35,13 +35,17 @@ impl Rules {
             learned: HashMap::new(),
         }
     }
+
+    fn compiled(&self) -> Compiled {
+        let groups = config::groups(&self.policies);
+        compile(&self.policies, &self.numbers, &groups, &self.active, &self.around).expect("room for all")
+    }
 }
 
 impl Bench {
     /// Fills the idle bank and makes it live.
     pub fn obey(&mut self, rules: &Rules) {
-        let compiled =
-            compile(&rules.policies, &rules.numbers, &rules.active, &rules.around).expect("room for all");
+        let compiled = rules.compiled();
         let learned = rules.learned.iter();
         let learned = learned.map(|(address, (names, until))| (*address, names.iter().copied(), *until));
         let idle = self.maps.idle_policies().expect("map `config`");
@@ -56,10 +60,10 @@ impl Bench {
 
     /// Gives each group of these policies the uplinks that they name.
     pub fn settle_groups(&mut self, policies: &[Policy]) {
-        for (group, choice) in (0..).zip(config::groups(policies)) {
-            let names = choice.tiers.iter().flatten().map(|(name, _)| name.as_str());
+        for (number, group) in (0..).zip(config::groups(policies)) {
+            let names = group.choice.tiers.iter().flatten().map(|(name, _)| name.as_str());
             let ids: Vec<u8> = names.filter_map(|name| self.id_of(name)).collect();
-            self.group(group, &ids);
+            self.group(number, &ids);
         }
     }
 

@@ -36,7 +36,7 @@ enum Way {
 fn universe(seed: u64, base: &str) -> Universe {
     Universe {
         cgroups: base.to_owned(),
-        fields: (5, 3),
+        fields: (6, 3),
         ..Universe::packets(seed)
     }
 }

@@ -149,7 +149,7 @@ fn mark(socket: &UdpSocket) -> u32 {
 }
 
 #[test]
-fn a_socket_of_a_strict_policy_is_told_that_the_host_is_unreachable() {
+fn a_socket_of_a_strict_policy_is_told_that_its_destination_is_unreachable() {
     in_namespace(|bench| {
         add_rules();
         prepared(bench);
@@ -158,12 +158,12 @@ fn a_socket_of_a_strict_policy_is_told_that_the_host_is_unreachable() {
             let socket = socket(to);
             bench.moved();
             let refused = socket.connect(to).expect_err("a refusal");
-            assert_eq!(refused.kind(), ErrorKind::HostUnreachable, "connect {to}");
+            assert_eq!(refused.kind(), ErrorKind::NetworkUnreachable, "connect {to}");
             assert_eq!(bench.moved(), [Reason::HostRefused]);
             assert_eq!(mark(&socket), MASK);
             let socket = crate::policy::strict::socket(to);
             let refused = socket.send_to(b"x", to).expect_err("a refusal");
-            assert_eq!(refused.kind(), ErrorKind::HostUnreachable, "sendto {to}");
+            assert_eq!(refused.kind(), ErrorKind::NetworkUnreachable, "sendto {to}");
             assert_eq!(bench.moved(), [Reason::HostRefused]);
             assert_eq!(mark(&socket), 0);
         }
@@ -181,7 +181,7 @@ fn a_refused_socket_connects_when_an_uplink_lives() {
         let [to, _] = to(9004);
         let socket = socket(to);
         socket.connect(to).expect_err("a refusal");
-        bench.group(2, &[2]);
+        bench.group(3, &[2]);
         socket.connect(to).expect("connect");
         assert_eq!(mark(&socket), 2 << 24);
         assert_eq!(
