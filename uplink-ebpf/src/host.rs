@@ -10,7 +10,10 @@ use aya_ebpf::{
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_setsockopt, generated::bpf_set_retval},
     programs::SockAddrContext,
 };
-use uplink_common::{Addr, Config, Family, FlowKey, Reason, Uplink, flow, mark, policy::STRICT};
+use uplink_common::{
+    Addr, Config, Family, FlowKey, Reason, Uplink, flow, mark,
+    policy::{Choice, STRICT},
+};
 
 use crate::{
     act,
@@ -22,7 +25,8 @@ use crate::{
 
 const SOL_SOCKET: i32 = 1;
 const SO_MARK: i32 = 36;
-const EHOSTUNREACH: i32 = 113;
+/// What the kernel answers for the rule that refuses, too.
+const ENETUNREACH: i32 = 101;
 const TCP: u32 = 6;
 const UDP: u32 = 17;
 /// A prefix of IPv4 within an [`Addr`], and a whole address.
@@ -70,14 +74,14 @@ pub fn sendmsg6(ctx: &SockAddrContext) -> i32 {
     verdict(placed)
 }
 
-/// A datagram carries no mark of its own: its program is told here that the host is unreachable.
+/// A datagram carries no mark of its own: its program is told here that there is no way.
 #[inline(always)]
 fn verdict(placed: Result<Option<&'static Uplink>, Reason>) -> i32 {
     let refused = matches!(placed, Err(Reason::HostRefused));
     count(placed.map(|u| u.map(drop)));
     if refused {
         // SAFETY: takes a number.
-        unsafe { bpf_set_retval(-EHOSTUNREACH) };
+        unsafe { bpf_set_retval(-ENETUNREACH) };
         return 0;
     }
     1
@@ -99,11 +103,11 @@ fn connect(ctx: &SockAddrContext, dst: Addr) -> Result<Option<()>, Reason> {
     if (before != 0 && !again) || socket.bound_dev_if != 0 || (!again && has_source(socket)) {
         return Err(Reason::HostOwn);
     }
-    let ours = match place(ctx, config, socket, family, dst) {
+    let ours = match place(ctx, config, socket, family, dst, true) {
         // What is strict must not be taken elsewhere when its uplink dies.
         Ok((u, true)) => u.mark,
         Ok((u, false)) => u.host_mark,
-        // The rule for this mark tells the program that the host is unreachable.
+        // The rule for this mark tells the program that there is no way.
         Err(Reason::Refused) => config.mask,
         Err(reason) => return Err(reason),
     };
@@ -125,7 +129,7 @@ fn sendmsg(ctx: &SockAddrContext, dst: Addr, chosen: bool) -> Result<Option<&'st
     if chosen || socket.mark != 0 || socket.bound_dev_if != 0 {
         return Err(Reason::HostOwn);
     }
-    match place(ctx, config, socket, dst.family(), dst) {
+    match place(ctx, config, socket, dst.family(), dst, false) {
         Ok((u, _)) => Ok(Some(u)),
         Err(Reason::Refused) => Err(Reason::HostRefused),
         Err(reason) => Err(reason),
@@ -149,7 +153,7 @@ fn ours(ctx: &SockAddrContext) -> Option<(&'static Config, &bpf_sock)> {
     Some((config, socket))
 }
 
-/// The uplink that a socket keeps towards a destination, and whether its policy is strict.
+/// The uplink that a socket keeps towards a destination, and, if it `connects`, whether its policy is strict.
 #[inline(always)]
 fn place(
     ctx: &SockAddrContext,
@@ -157,6 +161,7 @@ fn place(
     socket: &bpf_sock,
     family: Family,
     dst: Addr,
+    connects: bool,
 ) -> Result<(&'static Uplink, bool), Reason> {
     if !dst.is_routable(family) {
         return Err(Reason::NotRoutable);
@@ -175,6 +180,10 @@ fn place(
     let key = key(ctx, socket, dst);
     let found = pinned::find(family, &key, now_s);
     let (id, strict) = match found {
+        // It has sent a datagram there before.
+        pinned::Found::Valid(id, by) if connects && by != steer::EVERYTHING_ELSE => {
+            (id, is_strict(policy_of(config, &key, now_s)))
+        }
         pinned::Found::Valid(id, _) => (id, false),
         _ => pick_and_keep(config, family, &key, found.was().is_some(), now_s)?,
     };
@@ -191,14 +200,7 @@ fn pick_and_keep(
     replace: bool,
     now_s: u32,
 ) -> Result<(u32, bool), Reason> {
-    let about = About {
-        iif: LOOPBACK,
-        dscp: UNKNOWN,
-        mac: 0,
-        now_s,
-        pad: 0,
-    };
-    let choice = policy::choice(config, policy::find::<true>(config, key, &about));
+    let choice = policy_of(config, key, now_s);
     let picked = pick::by_policy(config, family, key, choice, now_s);
     if let Some(choice) = choice {
         act::placed(choice.policy);
@@ -208,8 +210,26 @@ fn pick_and_keep(
         act::placed(steer::EVERYTHING_ELSE);
     }
     act::flow(given.uplink);
-    let strict = choice.is_some_and(|c| c.flags & STRICT != 0);
-    Ok((pinned::keep(family, key, given, replace, now_s), strict))
+    let uplink = pinned::keep(family, key, given, replace, now_s);
+    Ok((uplink, is_strict(choice)))
+}
+
+/// What the socket's policy does.
+#[inline(always)]
+fn policy_of(config: &Config, key: &FlowKey, now_s: u32) -> Option<&'static Choice> {
+    let about = About {
+        iif: LOOPBACK,
+        dscp: UNKNOWN,
+        mac: 0,
+        now_s,
+        pad: 0,
+    };
+    policy::choice(config, policy::find::<true>(config, key, &about))
+}
+
+#[inline(always)]
+fn is_strict(choice: Option<&Choice>) -> bool {
+    choice.is_some_and(|c| c.flags & STRICT != 0)
 }
 
 /// A socket's flow: its address and often its port are not known yet, its cookie is.

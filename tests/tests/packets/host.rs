@@ -10,7 +10,12 @@ use crate::bench::Bench;
 use crate::in_namespace;
 
 /// Outcomes that have their rows here.
-pub const REASONS: [Reason; 3] = [Reason::HostPicked, Reason::HostOwn, Reason::HostBypass];
+pub const REASONS: [Reason; 4] = [
+    Reason::HostPicked,
+    Reason::HostOwn,
+    Reason::HostBypass,
+    Reason::HostRefused,
+];
 
 const SOURCES: [[&str; 2]; 2] = [["192.168.1.100", "fd00:1::100"], ["10.0.0.100", "fd00:2::100"]];
 const FAR: [&str; 2] = ["203.0.113.10:9", "[2001:db8::10]:9"];

@@ -10,6 +10,7 @@ mod garbage;
 mod host;
 mod outward;
 mod passive;
+mod policy;
 mod reference;
 mod rows;
 mod world;
@@ -37,9 +38,11 @@ fn every_row_has_its_outcome() {
             bench.prepare(&row);
             let got = bench.run(&row.frame, row.mark_in);
             assert_eq!(got.reason, row.reason, "{}", row.what);
+            assert_eq!(got.beside, row.beside, "{}", row.what);
             let (ours, others) = (got.mark & MASK, got.mark & !MASK);
             assert_eq!(others, row.mark_in & !MASK, "{}: others' bits", row.what);
             match row.steered {
+                _ if row.reason == Reason::Refused => assert_eq!(ours, MASK, "{}", row.what),
                 true => assert!((1..=2).contains(&(ours >> 24)), "{}: mark {ours:#x}", row.what),
                 false => assert_eq!(got.mark, row.mark_in, "{}: untouched", row.what),
             }
@@ -63,7 +66,8 @@ fn the_verifier_has_little_to_do() {
 /// `outward` and `host` have rows of their own.
 #[test]
 fn every_reason_has_a_row() {
-    let rows = rows::all().into_iter().map(|r| r.reason);
+    let counted = |row: rows::Row| row.beside.iter().copied().chain([row.reason]);
+    let rows = rows::all().into_iter().flat_map(counted);
     let rows: Vec<Reason> = rows.chain(outward::REASONS).chain(host::REASONS).collect();
     for reason in Reason::ALL {
         assert!(rows.contains(reason), "no row for {}", reason.name());

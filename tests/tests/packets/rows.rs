@@ -12,6 +12,8 @@ pub struct Row {
     pub before: Before,
     pub mark_in: u32,
     pub reason: Reason,
+    /// What is counted beside it.
+    pub beside: &'static [Reason],
     pub steered: bool,
 }
 
@@ -32,6 +34,22 @@ pub enum Before {
     NoConfig,
     /// The daemon has not been heard of since boot, and `stale_after` is five seconds.
     DaemonSilent,
+    /// A strict policy for everything, none of whose uplinks lives.
+    NobodyLeft,
+    /// Policies go by names.
+    Learns(Known),
+}
+
+/// What policies by names know already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    Nothing,
+    /// The destination's name, which a policy wants.
+    Wanted,
+    /// The destination's name, which no policy wants.
+    Unwanted,
+    /// Nothing, and nobody takes what is shown to user space.
+    TooMuch,
 }
 
 fn row(what: &'static str, frame: Vec<u8>, reason: Reason) -> Row {
@@ -42,6 +60,7 @@ fn row(what: &'static str, frame: Vec<u8>, reason: Reason) -> Row {
         before: Before::Nothing,
         mark_in: 0,
         reason,
+        beside: &[],
         steered,
     }
 }
@@ -57,6 +76,7 @@ pub fn all() -> Vec<Row> {
     rows.extend(inbound(v4, v6));
     rows.extend(left_alone(v4, v6));
     rows.extend(malformed(v4, v6));
+    rows.extend(by_policies());
     rows
 }
 
@@ -182,6 +202,56 @@ fn left_alone(v4: V4, v6: V6) -> Vec<Row> {
         after(
             Before::NoConfig,
             row("no configuration yet", v4.frame(), NotReady),
+        ),
+    ]
+}
+
+fn by_policies() -> Vec<Row> {
+    let web = V4::tcp(1000, 443);
+    let learns = |known, what, frame, beside| Row {
+        beside,
+        ..after(Before::Learns(known), row(what, frame, Picked))
+    };
+    vec![
+        after(
+            Before::NobodyLeft,
+            row("a strict policy without a living uplink", web.frame(), Refused),
+        ),
+        after(
+            Before::NobodyLeft,
+            row("the same with IPv6", V6::tcp(1000, 443).frame(), Refused),
+        ),
+        Row {
+            mark_in: 0x80ab_cdef,
+            ..after(
+                Before::NobodyLeft,
+                row("the same with others' bits", web.frame(), Refused),
+            )
+        },
+        learns(
+            Known::Nothing,
+            "an address without a name",
+            web.frame(),
+            &[Nameless],
+        ),
+        learns(Known::Wanted, "an address by its name", web.frame(), &[Named]),
+        learns(
+            Known::Unwanted,
+            "by a name that no policy wants",
+            web.frame(),
+            &[Named],
+        ),
+        learns(
+            Known::Nothing,
+            "a DNS query",
+            V4::udp(1000, 53).frame(),
+            &[Nameless, Overheard],
+        ),
+        learns(
+            Known::TooMuch,
+            "a DNS query too much",
+            V4::udp(1000, 53).frame(),
+            &[Nameless, Unheard],
         ),
     ]
 }

@@ -2,6 +2,7 @@
 
 mod cost;
 mod hands;
+mod policies;
 mod told;
 
 use anyhow::{Context as _, Result};
@@ -14,10 +15,13 @@ use uplink_common::{Addr, Family, FlowKey, NextHop, Pin, Reason, Seed, Slot, Tra
 use uplink_userspace::config::NatMode;
 use uplink_userspace::engine::{Path, Selection};
 use uplink_userspace::loader;
+use uplink_userspace::maps::policies::NameTable;
 use uplink_userspace::maps::{Addresses, Maps, Settings};
 use uplink_userspace::resolve;
 use uplink_userspace::table::Claim;
 use uplink_userspace::weights::Serving;
+
+pub use policies::Rules;
 
 use hands::Hands;
 
@@ -63,6 +67,7 @@ const CTX_IFINDEX: usize = 40;
 pub struct Bench {
     ebpf: Ebpf,
     maps: Maps,
+    names: NameTable,
     hands: Hands,
     uplinks: Vec<resolve::Uplink>,
     ifindex: u32,
@@ -73,12 +78,24 @@ pub struct Bench {
     pub priority: u32,
     /// Silence of the daemon that is borne, in seconds.
     pub stale_after_s: u32,
+    /// Whether policies go by names, as the next publication says it.
+    pub learns: bool,
     netns: u64,
 }
+
+/// Counted beside a packet's outcome, and only where policies go by names.
+const BESIDE: [Reason; 4] = [
+    Reason::Named,
+    Reason::Nameless,
+    Reason::Overheard,
+    Reason::Unheard,
+];
 
 /// What the program made of a frame.
 pub struct Outcome {
     pub reason: Reason,
+    /// What was counted beside it.
+    pub beside: Vec<Reason>,
     pub mark: u32,
     pub frame: Vec<u8>,
 }
@@ -110,11 +127,13 @@ impl Bench {
             classifier(&mut ebpf, name)?.load()?;
         }
         let hands = Hands::new(&ebpf)?;
-        let maps = Maps::take(&mut ebpf)?;
+        let mut maps = Maps::take(&mut ebpf)?;
+        let names = maps.names.take().context("the map `names`")?;
         let uplinks = vec![uplink(1, 3, ifindex), uplink(2, 1, ifindex)];
         let mut bench = Self {
             ebpf,
             maps,
+            names,
             hands,
             uplinks,
             ifindex,
@@ -122,6 +141,7 @@ impl Bench {
             nat: NatMode::Masquerade,
             priority: 0,
             stale_after_s: 0,
+            learns: false,
             netns: loader::namespace_cookie().context("the namespace's cookie")?,
         };
         bench.addresses(Vec::new())?;
@@ -133,7 +153,9 @@ impl Bench {
     /// Puts flows and maps into the state that a row starts from.
     pub fn prepare(&mut self, row: &Row) {
         self.stale_after_s = if row.before == Before::DaemonSilent { 5 } else { 0 };
+        self.learns = matches!(row.before, Before::Learns(_));
         self.serve_all();
+        self.no_policies();
         let pinned: Vec<FlowKey> = self.hands.flows.keys().filter_map(Result::ok).collect();
         pinned.iter().for_each(|key| self.forget(key));
         match row.before {
@@ -143,6 +165,8 @@ impl Bench {
                 let other = 3 - (self.run(&row.frame, row.mark_in).mark >> 24) as u8;
                 self.serve(&[(other, 1)], true);
             }
+            Before::NobodyLeft => self.one_policy(true, &[]),
+            Before::Learns(known) => self.listen(known, row),
             Before::WeightsEdited => self.edit_weights([5, 5]),
             Before::SlotsBroken => self.break_slots(),
             Before::NoConfig => self
@@ -155,16 +179,36 @@ impl Bench {
 
     /// Runs one frame inward; the outcome is the counter that moved, and exactly one must.
     pub fn run(&mut self, frame: &[u8], mark: u32) -> Outcome {
-        let Passed { mark, frame } = self.pass(INGRESS, frame, mark);
-        let [reason] = self.moved()[..] else {
-            panic!("one packet, more or fewer outcomes")
+        self.run_at(self.ifindex, frame, mark)
+    }
+
+    /// The same at another interface than `eth0`.
+    pub fn run_at(&mut self, ifindex: u32, frame: &[u8], mark: u32) -> Outcome {
+        let Passed { mark, frame } = self.pass_at(ifindex, INGRESS, frame, mark);
+        let (beside, outcomes): (Vec<Reason>, _) = self.moved().into_iter().partition(|r| BESIDE.contains(r));
+        assert!(
+            self.learns || beside.is_empty(),
+            "{beside:?} without names in policies"
+        );
+        let [reason] = outcomes[..] else {
+            panic!("one packet, more or fewer outcomes: {outcomes:?}")
         };
-        Outcome { reason, mark, frame }
+        Outcome {
+            reason,
+            beside,
+            mark,
+            frame,
+        }
     }
 
     /// Runs one frame through a program, and lets it go on.
     pub fn pass(&mut self, program: &str, frame: &[u8], mark: u32) -> Passed {
-        let ctx = self.context(mark);
+        self.pass_at(self.ifindex, program, frame, mark)
+    }
+
+    /// The same at another interface than `eth0`.
+    pub fn pass_at(&mut self, ifindex: u32, program: &str, frame: &[u8], mark: u32) -> Passed {
+        let ctx = self.context_at(ifindex, mark);
         let (mut after, mut out) = ([0; CTX], vec![0; frame.len()]);
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
@@ -181,10 +225,14 @@ impl Bench {
 
     /// A frame's `struct __sk_buff`, as far as the kernel takes it.
     fn context(&self, mark: u32) -> [u8; CTX] {
+        self.context_at(self.ifindex, mark)
+    }
+
+    fn context_at(&self, ifindex: u32, mark: u32) -> [u8; CTX] {
         let mut ctx = [0; CTX];
         ctx[CTX_MARK..CTX_MARK + 4].copy_from_slice(&mark.to_ne_bytes());
         ctx[CTX_PRIORITY..CTX_PRIORITY + 4].copy_from_slice(&self.priority.to_ne_bytes());
-        ctx[CTX_IFINDEX..CTX_IFINDEX + 4].copy_from_slice(&self.ifindex.to_ne_bytes());
+        ctx[CTX_IFINDEX..CTX_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
         ctx
     }
 
@@ -222,7 +270,7 @@ impl Bench {
             nat: self.nat,
             netns: self.netns,
             stale_after_s: self.stale_after_s,
-            learns: false,
+            learns: self.learns,
         };
         self.maps
             .publish(&self.uplinks, &selection, &settings)

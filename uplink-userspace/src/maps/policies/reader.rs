@@ -31,16 +31,24 @@ impl PolicyReader {
     /// # Errors
     /// When one is missing or belongs to another version.
     pub fn open(bpffs: &Path) -> Result<Self> {
-        let config: Array<MapData, Config> = open(bpffs, "config")?;
+        Self::take(&mut |name| open(bpffs, name))
+    }
+
+    /// Takes the maps by their names.
+    ///
+    /// # Errors
+    /// When one is missing or belongs to another version.
+    pub fn take(take: &mut impl FnMut(&'static str) -> Result<Map>) -> Result<Self> {
+        let config: Array<MapData, Config> = take("config")?.try_into()?;
         Ok(Self {
             bank: config.get(&0, 0)?.policy_bank & 1,
-            classifier: open(bpffs, "fields")?,
-            sets: open(bpffs, "sets")?,
-            prefixes: open(bpffs, "prefixes")?,
-            values: open(bpffs, "values")?,
-            exact: open(bpffs, "exact")?,
-            names: open(bpffs, "names")?,
-            choices: open(bpffs, "choices")?,
+            classifier: take("fields")?.try_into()?,
+            sets: take("sets")?.try_into()?,
+            prefixes: take("prefixes")?.try_into()?,
+            values: take("values")?.try_into()?,
+            exact: take("exact")?.try_into()?,
+            names: take("names")?.try_into()?,
+            choices: take("choices")?.try_into()?,
         })
     }
 
@@ -56,11 +64,10 @@ impl PolicyReader {
     }
 }
 
-fn open<M: TryFrom<Map, Error = MapError>>(bpffs: &Path, name: &str) -> Result<M> {
+fn open(bpffs: &Path, name: &str) -> Result<Map> {
     let pin = bpffs.join(name);
     MapData::from_pin(&pin)
         .and_then(Map::from_map_data)
-        .and_then(M::try_from)
         .with_context(|| format!("opening {}: does the daemon run, in this version?", pin.display()))
 }
 
