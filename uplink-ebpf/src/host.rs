@@ -224,7 +224,7 @@ fn policy_of(config: &Config, key: &FlowKey, now_s: u32) -> Option<&'static Choi
         now_s,
         pad: 0,
     };
-    policy::choice(config, policy::find::<true>(config, key, &about))
+    policy::choice(policy::find::<true>(config, key, &about))
 }
 
 #[inline(always)]
