@@ -56,9 +56,9 @@ pub fn policy_of(ctx: &TcContext, config: &Config, packet: &Packet) -> u32 {
         dscp: UNKNOWN,
         mac: 0,
         now_s: pinned::now_s(),
-        pad: 0,
+        bank: config.policy_bank,
     };
-    if policy::fields(config) & (Field::Dscp.bit() | Field::Mac.bit()) != 0 {
+    if policy::fields(about.bank) & (Field::Dscp.bit() | Field::Mac.bit()) != 0 {
         look_closer(ctx, about);
     }
     policy::find::<false>(config, &packet.key, about)

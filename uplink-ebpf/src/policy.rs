@@ -31,8 +31,8 @@ pub struct About {
     pub mac: u64,
     /// Seconds since boot.
     pub now_s: u32,
-    /// Always zero.
-    pub pad: u32,
+    /// The bank of the policies, read once: the other may be live a moment later.
+    pub bank: u32,
 }
 
 /// A value that is not there.
@@ -63,7 +63,7 @@ struct Search<'a> {
 /// asks for owners.
 #[inline(always)]
 pub fn find<const HOST: bool>(config: &Config, key: &FlowKey, about: &About) -> u32 {
-    match CLASSIFIER.get(config.policy_bank & 1) {
+    match CLASSIFIER.get(about.bank & 1) {
         Some(classifier) if classifier.policies != 0 => classify::<HOST>(config, key, about),
         _ => 0,
     }
@@ -78,16 +78,16 @@ pub fn choice(found: u32) -> Option<&'static Choice> {
     CHOICES.get(found - 1)
 }
 
-/// Which fields the policies mind.
+/// Which fields the policies of a bank mind.
 #[inline(always)]
-pub fn fields(config: &Config) -> u32 {
-    CLASSIFIER.get(config.policy_bank & 1).map_or(0, |c| c.fields)
+pub fn fields(bank: u32) -> u32 {
+    CLASSIFIER.get(bank & 1).map_or(0, |c| c.fields)
 }
 
 /// Not inlined: it needs stack, of which all frames together have 512 bytes.
 #[inline(never)]
 fn classify<const HOST: bool>(config: &Config, key: &FlowKey, about: &About) -> u32 {
-    let bank = config.policy_bank & 1;
+    let bank = about.bank & 1;
     let Some(classifier) = CLASSIFIER.get(bank) else {
         return 0;
     };

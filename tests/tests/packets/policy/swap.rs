@@ -7,10 +7,10 @@ use uplink_userspace::config::Policy;
 
 use super::by;
 use crate::bench::{Bench, Rules, Runner, Writer};
-use crate::frames::V4;
+use crate::frames::{CLIENT_MAC, V4};
 use crate::in_namespace;
 
-const SWITCHES: u32 = 1_000;
+const SWITCHES: u32 = 500;
 const PORTS: u16 = 32;
 
 /// By destination port the policy that decides, all by one uplink. `shift` makes the two sets of policies differ in
@@ -29,6 +29,8 @@ fn rules(uplink: &str, shift: u16, first_number: u32) -> Rules {
         policy.matches.dport.any = Some(vec![port..=port]);
         if shift != 0 {
             policy.matches.dst.any = Some(vec!["203.0.113.0/24".parse().expect("a prefix")]);
+            policy.matches.mac.any = Some(vec![CLIENT_MAC]);
+            policy.matches.dscp.any = Some(vec![0]);
         }
         policies.push(policy);
     }
