@@ -222,9 +222,9 @@ fn policy_of(config: &Config, key: &FlowKey, now_s: u32) -> Option<&'static Choi
         dscp: UNKNOWN,
         mac: 0,
         now_s,
-        pad: 0,
+        bank: config.policy_bank,
     };
-    policy::choice(config, policy::find::<true>(config, key, &about))
+    policy::choice(policy::find::<true>(config, key, &about))
 }
 
 #[inline(always)]

@@ -43,7 +43,7 @@ pub fn leave_alone(ctx: &TcContext, config: &Config, packet: &Packet) -> Option<
     Some(reason)
 }
 
-/// The place of the flow's policy, from 1; 0: it has none.
+/// The flow's policy, as [`policy::find`] answers.
 #[inline(never)]
 pub fn policy_of(ctx: &TcContext, config: &Config, packet: &Packet) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
@@ -56,9 +56,9 @@ pub fn policy_of(ctx: &TcContext, config: &Config, packet: &Packet) -> u32 {
         dscp: UNKNOWN,
         mac: 0,
         now_s: pinned::now_s(),
-        pad: 0,
+        bank: config.policy_bank,
     };
-    if policy::fields(config) & (Field::Dscp.bit() | Field::Mac.bit()) != 0 {
+    if policy::fields(about.bank) & (Field::Dscp.bit() | Field::Mac.bit()) != 0 {
         look_closer(ctx, about);
     }
     policy::find::<false>(config, &packet.key, about)
@@ -68,7 +68,7 @@ pub fn policy_of(ctx: &TcContext, config: &Config, packet: &Packet) -> u32 {
 #[inline(never)]
 pub fn place(ctx: &TcContext, config: &Config, packet: &Packet) -> Reason {
     let (family, key, now_s) = (packet.family(), &packet.key, pinned::now_s());
-    let choice = policy::choice(config, packet.policy);
+    let choice = policy::choice(packet.policy);
     let (given, reason) = match pick::by_policy(config, family, key, choice, now_s) {
         Ok(picked) => picked,
         Err(Reason::Refused) => return refuse(ctx, config, choice),

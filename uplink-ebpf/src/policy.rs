@@ -8,8 +8,8 @@ use aya_ebpf::{
 use uplink_common::{
     Addr, Config, FlowKey, Reason,
     policy::{
-        Choice, Classifier, DPORTS, DSCPS, ExactKey, FIELDS, Field, MAX_POLICIES, NO_PORT, PROTOS, PrefixKey,
-        SPORTS, TAG_BITS, WORDS, choice_index, has_ports, set_index, value_index,
+        Choice, Classifier, DPORTS, DSCPS, ExactKey, FIELDS, Field, NO_PORT, PROTOS, PrefixKey, SPORTS,
+        TAG_BITS, WORDS, choice_index, has_ports, set_index, value_index,
     },
     record::LEARNS,
 };
@@ -31,8 +31,8 @@ pub struct About {
     pub mac: u64,
     /// Seconds since boot.
     pub now_s: u32,
-    /// Always zero.
-    pub pad: u32,
+    /// The bank of the policies, read once: the other may be live a moment later.
+    pub bank: u32,
 }
 
 /// A value that is not there.
@@ -53,40 +53,41 @@ struct Search<'a> {
     summary: u64,
     /// By field what it answered, at last the policies in force: indices of sets within the bank.
     sets: [u32; FIELDS + 1],
-    /// Place of the policy, from 1; 0: none.
+    /// As [`find`] answers.
     found: u32,
 }
 
-/// The place of the first policy that matches, from 1; 0: none does. `HOST`: the flow is that of a socket of this
+/// Where in map `choices` the first policy that matches is, counted from 1; 0: none does. The bank is part of it: by
+/// the time that the choice is read another may be live. `HOST`: the flow is that of a socket of this
 /// host, whose address is not known yet, but its owner is. A packet program may not even have the code that
 /// asks for owners.
 #[inline(always)]
 pub fn find<const HOST: bool>(config: &Config, key: &FlowKey, about: &About) -> u32 {
-    match CLASSIFIER.get(config.policy_bank & 1) {
+    match CLASSIFIER.get(about.bank & 1) {
         Some(classifier) if classifier.policies != 0 => classify::<HOST>(config, key, about),
         _ => 0,
     }
 }
 
-/// What the policy at a place does.
+/// What a policy does, by what [`find`] answered.
 #[inline(always)]
-pub fn choice(config: &Config, place: u32) -> Option<&'static Choice> {
-    if place == 0 {
+pub fn choice(found: u32) -> Option<&'static Choice> {
+    if found == 0 {
         return None;
     }
-    CHOICES.get(choice_index(config.policy_bank, (place - 1) % MAX_POLICIES))
+    CHOICES.get(found - 1)
 }
 
-/// Which fields the policies mind.
+/// Which fields the policies of a bank mind.
 #[inline(always)]
-pub fn fields(config: &Config) -> u32 {
-    CLASSIFIER.get(config.policy_bank & 1).map_or(0, |c| c.fields)
+pub fn fields(bank: u32) -> u32 {
+    CLASSIFIER.get(bank & 1).map_or(0, |c| c.fields)
 }
 
 /// Not inlined: it needs stack, of which all frames together have 512 bytes.
 #[inline(never)]
 fn classify<const HOST: bool>(config: &Config, key: &FlowKey, about: &About) -> u32 {
-    let bank = config.policy_bank & 1;
+    let bank = about.bank & 1;
     let Some(classifier) = CLASSIFIER.get(bank) else {
         return 0;
     };
@@ -184,7 +185,7 @@ extern "C" fn word(_index: u32, search: *mut Search) -> i64 {
     if members == 0 {
         return GO_ON;
     }
-    search.found = word * 64 + members.trailing_zeros() + 1;
+    search.found = choice_index(search.bank, word * 64 + members.trailing_zeros()) + 1;
     STOP
 }
 

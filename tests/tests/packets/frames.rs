@@ -5,7 +5,8 @@ use uplink_common::{Addr, FlowKey};
 
 /// Our interface's MAC address.
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// The MAC address of the client.
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const SERVER4: [u8; 4] = [203, 0, 113, 10];
 const SERVER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
 const CLIENT6: [u8; 16] = [0xfd, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];

@@ -13,7 +13,7 @@ pub struct Packet {
     pub source: Addr,
     /// Its family by number, where it is known to be read again.
     pub v6: u32,
-    /// The place of its policy, from 1, at ingress; 0: it has none.
+    /// Its policy at ingress, as `policy::find` answers.
     pub policy: u32,
     /// What pin its flow had, at ingress: one of those in `place`.
     pub was: u32,

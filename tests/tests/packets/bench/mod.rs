@@ -1,6 +1,7 @@
 //! The program under test, with real maps and real routes around it.
 
 mod cost;
+mod halves;
 mod hands;
 mod policies;
 mod told;
@@ -21,6 +22,7 @@ use uplink_userspace::resolve;
 use uplink_userspace::table::Claim;
 use uplink_userspace::weights::Serving;
 
+pub use halves::{Runner, Writer};
 pub use policies::Rules;
 
 use hands::Hands;

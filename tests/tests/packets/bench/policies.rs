@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use uplink_common::policy::{Capture, GROUP_SLOTS, Members, StickyKey};
 use uplink_common::{Addr, Family, Pin, Slot, flow, record};
 use uplink_userspace::config::{self, Policy};
-use uplink_userspace::maps::policies::PolicyReader;
+use uplink_userspace::maps::Maps;
+use uplink_userspace::maps::policies::{NameTable, PolicyReader};
 use uplink_userspace::policy::compile::{Compiled, Surroundings, compile};
 
 use super::{Bench, INGRESS};
@@ -36,6 +37,16 @@ impl Rules {
         }
     }
 
+    /// Fills the idle bank and makes it live.
+    pub(super) fn write(&self, maps: &mut Maps, names: &mut NameTable) {
+        let learned = self.learned.iter();
+        let learned = learned.map(|(address, (names, until))| (*address, names.iter().copied(), *until));
+        let idle = maps.idle_policies().expect("map `config`");
+        let left_out = maps.policies.write(idle, &self.compiled(), names, learned);
+        assert_eq!(left_out.expect("the maps"), 0, "addresses without room");
+        maps.switch_policies().expect("map `config`");
+    }
+
     fn compiled(&self) -> Compiled {
         let groups = config::groups(&self.policies);
         compile(&self.policies, &self.numbers, &groups, &self.active, &self.around).expect("room for all")
@@ -45,17 +56,7 @@ impl Rules {
 impl Bench {
     /// Fills the idle bank and makes it live.
     pub fn obey(&mut self, rules: &Rules) {
-        let compiled = rules.compiled();
-        let learned = rules.learned.iter();
-        let learned = learned.map(|(address, (names, until))| (*address, names.iter().copied(), *until));
-        let idle = self.maps.idle_policies().expect("map `config`");
-        let left_out = self
-            .maps
-            .policies
-            .write(idle, &compiled, &mut self.names, learned)
-            .expect("the maps");
-        assert_eq!(left_out, 0, "addresses without room");
-        self.maps.switch_policies().expect("map `config`");
+        rules.write(&mut self.maps, &mut self.names);
     }
 
     /// Gives each group of these policies the uplinks that they name.

@@ -51,3 +51,4 @@ mod reference;
 mod sockets;
 mod sticky;
 mod strict;
+mod swap;
