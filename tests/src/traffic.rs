@@ -5,6 +5,7 @@ mod downloads;
 mod fleet;
 mod host;
 mod inbound;
+mod named;
 mod ongoing;
 mod paced;
 mod swarm;
@@ -14,6 +15,8 @@ pub use downloads::{Downloads, Files, Rates};
 pub use fleet::{Fleet, FleetReport};
 pub use host::{How, host_sendto, host_tcp, host_udp};
 pub use inbound::{ask_tcp, ask_udp, ping};
+pub(crate) use inbound::any;
+pub use named::{Contact, flows_to, named_flows};
 pub use ongoing::{Beat, Ongoing, Report};
 pub use swarm::Swarm;
 

@@ -22,6 +22,7 @@ mod liars;
 mod lifecycle;
 mod mpath;
 mod mtu;
+mod names;
 mod pair;
 mod pins;
 mod probes;
@@ -182,6 +183,9 @@ const SCENARIOS: &[Scenario] = &[
     ("mpath_mended", mpath::mended),
     ("mpath_foreign_refused", mpath::foreign_refused),
     ("mpath_no_circle", mpath::no_circle),
+    ("names_known", names::known),
+    ("names_learned", names::learned::forwarded),
+    ("names_learned_here", names::learned::here),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
