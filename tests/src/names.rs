@@ -1,9 +1,11 @@
 //! Resolvers as people run them (dnsmasq, unbound), with a zone of ours, and a client that asks them.
 
 mod client;
+mod tricks;
 mod zone;
 
 pub use client::{Answer, Way, ask, lookup, resolve};
+pub use tricks::{Trick, Trickster};
 pub use zone::Zone;
 
 use std::fs::File;
@@ -134,10 +136,11 @@ fn unbound(ns: &Namespace, at: &[IpAddr], zone_file: &str, zone: &Zone) -> Resul
     std::fs::write(zone_file, zone.master())?;
     let listen = at.iter().map(|at| format!("  interface: {at}\n"));
     // By `for-upstream` the zone is what its iterator finds on the Internet, cached and put together as usual.
+    // Newer ones than Debian 12's send no larger answers by UDP by default.
     let text = format!(
         "server:\n{}  access-control: 0.0.0.0/0 allow\n  access-control: ::/0 allow\n  username: \"\"\n  \
          chroot: \"\"\n  directory: \"{LAB_DIR}\"\n  pidfile: \"\"\n  use-syslog: no\n  do-daemonize: no\n  \
-         module-config: \"iterator\"\nremote-control:\n  control-enable: no\nauth-zone:\n  name: \"{}.\"\n  \
+         max-udp-size: 1232\n  module-config: \"iterator\"\nremote-control:\n  control-enable: no\nauth-zone:\n  name: \"{}.\"\n  \
          zonefile: \"{zone_file}\"\n  for-downstream: no\n  for-upstream: yes\n  fallback-enabled: no\n",
         listen.collect::<String>(),
         zone.name,

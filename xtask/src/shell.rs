@@ -116,7 +116,7 @@ pub fn need(programs: &[(&str, &str)]) -> Result<()> {
 }
 
 /// Installs the package of a program that comes with a service which nobody here wants to run.
-pub fn need_program(program: &str, package: &str, service: &str) -> Result<()> {
+pub fn need_without_service(program: &str, package: &str, service: &str) -> Result<()> {
     if find(program).is_some() {
         return Ok(());
     }

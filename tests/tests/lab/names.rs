@@ -4,6 +4,8 @@
 //! its destination was known by name.
 
 pub mod learned;
+pub mod resolvers;
+pub mod tricks;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
