@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::PORT;
+use super::client::query;
 use crate::topology::{Family, Isp, Lab, elsewhere, servers};
 use crate::traffic::PATIENCE;
 
@@ -51,10 +52,12 @@ pub enum Trick {
     Gateway,
     /// The address is one that probes go to.
     ProbeTarget,
+    /// Whoever answers has asked as well, in somebody else's name.
+    Planted,
 }
 
 impl Trick {
-    /// All that are wrong.
+    /// All that are wrong, but for [`Self::Planted`], which needs no question.
     pub const ALL: [Self; 16] = [
         Self::WrongId,
         Self::WrongName,
@@ -90,6 +93,16 @@ impl Trick {
             (_, IpAddr::V4(address)) => address,
             (_, IpAddr::V6(_)) => Ipv4Addr::LOCALHOST,
         }
+    }
+
+    /// A question for its name, and the answer.
+    ///
+    /// # Errors
+    /// Never: the name is a good one.
+    pub fn exchange(self) -> Result<[Vec<u8>; 2]> {
+        let query = query(self as u16, &self.name(), A, None)?;
+        let answer = answer(&query, self).context("no answer")?;
+        Ok([query, answer])
     }
 
     /// The trick that a query asks for; none where it asks for another name.

@@ -4,6 +4,7 @@
 //! its destination was known by name.
 
 pub mod learned;
+pub mod life;
 pub mod resolvers;
 pub mod tricks;
 

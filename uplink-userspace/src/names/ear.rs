@@ -134,6 +134,10 @@ impl Ear {
         let head = message::head(message)?;
         let key = self.key(heard, &head)?;
         if !head.is_answer {
+            // Else somebody out there could ask, and answer himself, in the name of others.
+            if heard.outside {
+                return Err(Outcome::FromOutside);
+            }
             self.questions.ask(key, now);
             return Err(Outcome::Asked);
         }

@@ -1,7 +1,11 @@
 //! Answers that nobody should learn from: each is counted by its name, and steers nothing.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use anyhow::{Result, ensure};
-use uplink_lab::names::{Trick, Trickster, Way, ask};
+use etherparse::PacketBuilder;
+use socket2::{Domain, Protocol, Socket, Type};
+use uplink_lab::names::{PORT, Trick, Trickster, Way, ask};
 use uplink_lab::traffic::flows_to;
 use uplink_lab::{Daemon, Family, Isp, Lab, Shape};
 
@@ -17,6 +21,7 @@ pub fn no_harm() -> Result<()> {
         harmless(&lab, &daemon, trick, Way::Udp, counter(trick))?;
     }
     harmless(&lab, &daemon, Trick::TooLong, Way::Tcp, Some("oversized"))?;
+    planted(&lab, &daemon)?;
     let good = lab
         .client
         .enter(|| ask(resolver_at(Family::V4), &Trick::None.name(), Family::V4, Way::Udp))??;
@@ -44,6 +49,7 @@ const fn counter(trick: Trick) -> Option<&'static str> {
         Trick::TooLong => "fragment",
         Trick::Private | Trick::Gateway => "private",
         Trick::ProbeTarget => "excluded",
+        Trick::Planted => "from-outside",
     })
 }
 
@@ -64,4 +70,36 @@ fn harmless(lab: &Lab, daemon: &Daemon<'_>, trick: Trick, way: Way, counter: Opt
         return Ok(());
     }
     all_by(Isp::One, &what, &flows_to(&lab.client, &[trick.victim().into()])?)
+}
+
+/// Somebody on the Internet sends this host both a question and its answer, in this host's name.
+fn planted(lab: &Lab, daemon: &Daemon<'_>) -> Result<()> {
+    let [query, answer] = Trick::Planted.exchange()?;
+    let own = Ipv4Addr::new(192, 168, 1, 100);
+    lab.internet.enter(|| -> Result<()> {
+        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
+        raw.set_header_included_v4(true)?;
+        for (from, to, payload) in [(5_555, PORT, query), (PORT, 5_555, answer)] {
+            let packet = datagram((own, from), (own, to), &payload)?;
+            raw.send_to(&packet, &SocketAddr::from((own, 0)).into())?;
+        }
+        Ok(())
+    })??;
+    pause(0.05);
+    let count = outcome(daemon, "from-outside");
+    println!("    planted: {count:?}, {}", super::names(daemon)?);
+    all_by(
+        Isp::One,
+        "planted",
+        &flows_to(&lab.client, &[Trick::Planted.victim().into()])?,
+    )?;
+    ensure!(count? == 1, "the planted question was not counted");
+    Ok(())
+}
+
+fn datagram(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Result<Vec<u8>> {
+    let builder = PacketBuilder::ipv4(from.0.octets(), to.0.octets(), 64).udp(from.1, to.1);
+    let mut packet = Vec::new();
+    builder.write(&mut packet, payload)?;
+    Ok(packet)
 }
