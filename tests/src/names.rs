@@ -70,7 +70,9 @@ impl Resolver {
         let log = File::create(file("log"))?;
         command.stdout(log.try_clone()?).stderr(log);
         let process = command.spawn().with_context(|| {
-            format!("{command:?}: `cargo xtask test` installs dnsmasq-base and unbound where they are missing")
+            format!(
+                "{command:?}: `cargo xtask test` installs dnsmasq-base and unbound where they are missing"
+            )
         })?;
         let mut resolver = Self { process };
         at.iter().try_for_each(|at| resolver.await_answer(ns, *at))?;
@@ -127,7 +129,12 @@ fn dnsmasq(ns: &Namespace, at: &[IpAddr], settings: &[&str]) -> Result<Command> 
     let mut command = ns.command("dnsmasq");
     command
         .arg(format!("--conf-file={path}"))
-        .args(["--keep-in-foreground", "--pid-file=", "--user=root", "--log-facility=-"])
+        .args([
+            "--keep-in-foreground",
+            "--pid-file=",
+            "--user=root",
+            "--log-facility=-",
+        ])
         .args(["--bind-interfaces", "--no-resolv", "--no-hosts"]);
     Ok(command)
 }

@@ -42,7 +42,10 @@ pub struct Answer {
 /// When nobody answers, or says that there are none.
 pub fn resolve(server: IpAddr, name: &str, family: Family) -> Result<Vec<IpAddr>> {
     let addresses = lookup(server, name, family, Way::Udp)?.addresses;
-    anyhow::ensure!(!addresses.is_empty(), "{server} knows no {family:?} address of {name}");
+    anyhow::ensure!(
+        !addresses.is_empty(),
+        "{server} knows no {family:?} address of {name}"
+    );
     Ok(addresses)
 }
 
@@ -92,12 +95,7 @@ impl Way {
 pub(super) fn query(id: u16, name: &str, kind: u16, size: Option<u16>) -> Result<Vec<u8>> {
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
-    let question = Question::new(
-        Name::new(name)?,
-        TYPE::from(kind).into(),
-        CLASS::IN.into(),
-        false,
-    );
+    let question = Question::new(Name::new(name)?, TYPE::from(kind).into(), CLASS::IN.into(), false);
     packet.questions.push(question);
     *packet.opt_mut() = size.map(|udp_packet_size| OPT {
         opt_codes: Vec::new(),

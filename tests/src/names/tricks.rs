@@ -109,7 +109,9 @@ impl Trick {
     fn of(query: &[u8]) -> Self {
         let of_trick = |trick: &Self| {
             let label = format!("trick-{}", *trick as u8);
-            query.get(HEADER + 1..).is_some_and(|name| name.starts_with(label.as_bytes()))
+            query
+                .get(HEADER + 1..)
+                .is_some_and(|name| name.starts_with(label.as_bytes()))
                 && query.get(HEADER).copied() == u8::try_from(label.len()).ok()
         };
         Self::ALL.into_iter().find(of_trick).unwrap_or(Self::None)
@@ -195,7 +197,9 @@ impl Server {
     /// What cannot be sent the client will miss.
     fn answer(&self, query: &[u8], from: SocketAddr) {
         let trick = Trick::of(query);
-        let Some(answer) = answer(query, trick) else { return };
+        let Some(answer) = answer(query, trick) else {
+            return;
+        };
         let from_whom = match trick {
             Trick::OtherServer => &self.other_server,
             Trick::OtherPort => &self.other_port,

@@ -56,8 +56,9 @@ impl Zone {
     /// As a master file (RFC 1035, section 5).
     pub(super) fn master(&self) -> String {
         let Self { name, ttl_s, .. } = self;
-        let mut text =
-            format!("$TTL {ttl_s}\n{name}. SOA ns.{name}. admin.{name}. 1 3600 600 86400 60\n{name}. NS ns.{name}.\n");
+        let mut text = format!(
+            "$TTL {ttl_s}\n{name}. SOA ns.{name}. admin.{name}. 1 3600 600 86400 60\n{name}. NS ns.{name}.\n"
+        );
         for (name, address) in &self.addresses {
             let kind = if address.is_ipv4() { "A" } else { "AAAA" };
             let _ = writeln!(text, "{name}. {kind} {address}");

@@ -113,7 +113,12 @@ pub fn known() -> Result<()> {
     let names = hosts(40);
     let mut zone = Zone::new("example.org", 300);
     for family in Family::ALL {
-        populate(&mut zone, &names, if family == Family::V4 { 25 } else { 10 }, family);
+        populate(
+            &mut zone,
+            &names,
+            if family == Family::V4 { 25 } else { 10 },
+            family,
+        );
     }
     zone.add("other.example.org", elsewhere(Family::V4, 5_000));
     let _resolver = resolver(&lab, Program::Dnsmasq, &zone)?;

@@ -84,8 +84,10 @@ impl Ear {
     /// An answer to a question of our own, which whoever asked has judged.
     pub fn tell(&mut self, told: &Told, now: Duration) -> Vec<Change> {
         let wanted = |name: &str| self.wanted.contains(name);
+        // Up to the next whole second: an answer counts for at least as long as was promised.
+        let now_s = now.as_secs() + u64::from(now.subsec_nanos() > 0);
         self.learned
-            .learn(&told.answer, told.server, now.as_secs(), wanted, &mut self.counts)
+            .learn(&told.answer, told.server, now_s, wanted, &mut self.counts)
     }
 
     /// Forgets what is too old; once a second will do.

@@ -100,7 +100,11 @@ fn addresses(program: Program, form: &Form) -> Vec<IpAddr> {
 fn zone(program: Program) -> Zone {
     let mut zone = Zone::new("example.org", 300);
     for form in &FORMS {
-        let owner = if form.aliases > 0 { "host.y.example.org" } else { form.name };
+        let owner = if form.aliases > 0 {
+            "host.y.example.org"
+        } else {
+            form.name
+        };
         for address in addresses(program, form) {
             zone.add(owner, address);
         }
@@ -112,7 +116,7 @@ fn zone(program: Program) -> Zone {
 
 /// Clients ask dnsmasq and unbound, each by an address of both families.
 pub fn teach() -> Result<()> {
-    let (lab, _echo) = lab(Shape::OneNic)?;
+    let (lab, _echo) = lab(Shape::NicEach)?;
     let daemon = start(&lab, &config("\"*.x.example.org\"", ""))?;
     for program in Program::ALL {
         let _resolver = resolver(&lab, program, &zone(program))?;
@@ -128,7 +132,11 @@ pub fn teach() -> Result<()> {
 fn teaches(lab: &Lab, program: Program, server: IpAddr, form: &Form) -> Result<()> {
     let what = format!("{program:?}: {}", form.what);
     let to = addresses(program, form);
-    all_by(Isp::One, &format!("{what}, before"), &flows_to(&lab.client, &to[..1])?)?;
+    all_by(
+        Isp::One,
+        &format!("{what}, before"),
+        &flows_to(&lab.client, &to[..1])?,
+    )?;
     let question = || ask(server, form.name, form.family, form.way);
     let Answer {
         truncated, length, ..

@@ -26,7 +26,11 @@ pub fn no_harm() -> Result<()> {
         .client
         .enter(|| ask(resolver_at(Family::V4), &Trick::None.name(), Family::V4, Way::Udp))??;
     pause(0.05);
-    all_by(Isp::Two, "a good answer", &flows_to(&lab.client, &good.addresses)?)?;
+    all_by(
+        Isp::Two,
+        "a good answer",
+        &flows_to(&lab.client, &good.addresses)?,
+    )?;
     ensure!(
         daemon.ended()?.is_none() && daemon.pid()? == pid,
         "the daemon has ended"
