@@ -5,6 +5,7 @@ mod downloads;
 mod fleet;
 mod host;
 mod inbound;
+mod named;
 mod ongoing;
 mod paced;
 mod swarm;
@@ -13,7 +14,9 @@ pub use burst::{Tally, exchange, tcp_connects, tcp_stream_on, udp_flows};
 pub use downloads::{Downloads, Files, Rates};
 pub use fleet::{Fleet, FleetReport};
 pub use host::{How, host_sendto, host_tcp, host_udp};
+pub(crate) use inbound::any;
 pub use inbound::{ask_tcp, ask_udp, ping};
+pub use named::{Contact, flows_to, named_flows};
 pub use ongoing::{Beat, Ongoing, Report};
 pub use swarm::Swarm;
 

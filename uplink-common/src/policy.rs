@@ -327,9 +327,12 @@ pub struct Capture {
     pub whole: u32,
     /// The interface.
     pub ifindex: u32,
-    /// 1: it came in there; 0: it left.
+    /// 0: it left there; 1: it came in there; [`FROM_GATEWAY`]: it came in from an uplink's gateway.
     pub inward: u32,
 }
+
+/// Value of [`Capture::inward`].
+pub const FROM_GATEWAY: u32 = 2;
 
 /// Bytes of a DNS packet that are looked at.
 pub const CAPTURED: u32 = 4_096;

@@ -4,7 +4,7 @@
 use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use uplink_common::{
     Config, Family, Reason,
-    policy::{CAPTURED, Capture},
+    policy::{CAPTURED, Capture, FROM_GATEWAY},
     record::LEARNS,
 };
 
@@ -12,7 +12,7 @@ use crate::{
     act,
     maps::{ANSWERS, COPY},
     parse::{self, Bytes as _},
-    skb,
+    skb::{self, End},
 };
 
 /// The port of DNS.
@@ -45,7 +45,7 @@ fn show(ctx: &TcContext, inward: u32) {
         length: if whole > CAPTURED { CAPTURED } else { whole },
         whole,
         ifindex: skb::fields(ctx).ifindex,
-        inward,
+        inward: origin(ctx, inward),
     };
     // Read back, or the compiler knows more than the verifier, which has to see the bounds here. An empty
     // packet has no ports, so this changes nothing.
@@ -61,6 +61,15 @@ fn show(ctx: &TcContext, inward: u32) {
     let record = unsafe { core::slice::from_raw_parts((&raw const *copy).cast::<u8>(), all) };
     let heard = ANSWERS.output_untyped::<[u8]>(record, 0).is_ok();
     act::count(if heard { Reason::Overheard } else { Reason::Unheard });
+}
+
+/// A question is nobody's behind this host if it comes from a gateway.
+#[inline(always)]
+fn origin(ctx: &TcContext, inward: u32) -> u32 {
+    if inward != 0 && skb::station(ctx, &skb::linear(ctx), End::Sender).is_some() {
+        return FROM_GATEWAY;
+    }
+    inward
 }
 
 /// Where the IP header of a DNS packet begins. Fragments and extension headers hide a port; nobody learns

@@ -114,3 +114,15 @@ pub fn need(programs: &[(&str, &str)]) -> Result<()> {
         apt_install(&packages)
     }
 }
+
+/// Installs the package of a program that comes with a service which nobody here wants to run.
+pub fn need_without_service(program: &str, package: &str, service: &str) -> Result<()> {
+    if find(program).is_some() {
+        return Ok(());
+    }
+    if let Some(systemctl) = find("systemctl") {
+        println!("{service} is not to start: `systemctl unmask {service}` undoes that");
+        run(as_root(&systemctl, &[])?.args(["mask", service]))?;
+    }
+    apt_install(&[package])
+}

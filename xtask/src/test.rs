@@ -51,6 +51,7 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("busybox", "busybox"),
         ("openssl", "openssl"),
     ])?;
+    shell::need_without_service("unbound", "unbound", "unbound.service")?;
     let object = build::build(workspace)?;
     let mut broken = Vec::new();
     let mut note = |step: Result<()>| broken.extend(step.err().map(|error| format!("{error:#}")));

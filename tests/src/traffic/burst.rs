@@ -155,7 +155,7 @@ fn udp_batch(n: usize, open: &mut impl FnMut() -> io::Result<UdpSocket>) -> Resu
     Ok(tally)
 }
 
-fn await_reply(socket: &UdpSocket, seq: u32, deadline: Instant) -> Option<Reply> {
+pub(super) fn await_reply(socket: &UdpSocket, seq: u32, deadline: Instant) -> Option<Reply> {
     let left = deadline
         .saturating_duration_since(Instant::now())
         .max(Duration::from_millis(1));

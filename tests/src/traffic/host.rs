@@ -10,8 +10,7 @@ use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
 
 use super::burst::{tcp_by, udp_by};
-use super::inbound::any;
-use super::{PATIENCE, Reply, Tally, connect_tcp, request};
+use super::{PATIENCE, Reply, Tally, any, connect_tcp, request};
 use crate::echo::{FIRST, PORT, REPLY};
 use crate::topology::{Family, Lab, elsewhere};
 

@@ -80,7 +80,7 @@ fn fresh_source(to: SocketAddr) -> SocketAddr {
     SocketAddr::new(any(to.ip()), 20_000 + (n % 30_000) as u16)
 }
 
-pub(super) fn any(like: IpAddr) -> IpAddr {
+pub(crate) fn any(like: IpAddr) -> IpAddr {
     match like {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

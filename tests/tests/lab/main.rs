@@ -22,6 +22,7 @@ mod liars;
 mod lifecycle;
 mod mpath;
 mod mtu;
+mod names;
 mod pair;
 mod pins;
 mod probes;
@@ -182,6 +183,18 @@ const SCENARIOS: &[Scenario] = &[
     ("mpath_mended", mpath::mended),
     ("mpath_foreign_refused", mpath::foreign_refused),
     ("mpath_no_circle", mpath::no_circle),
+    ("names_known", names::known),
+    ("names_learned", names::learned::forwarded),
+    ("names_learned_here", names::learned::here),
+    ("names_learned_host", names::learned::host),
+    ("names_resolvers", names::resolvers::teach),
+    ("names_asked", names::resolvers::asked),
+    ("names_tricks", names::tricks::no_harm),
+    ("names_expiry", names::life::expiry),
+    ("names_no_gap", names::life::no_gap),
+    ("names_shared", names::life::shared),
+    ("names_kept", names::life::kept),
+    ("names_share", names::life::share),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 use uplink_common::{Addr, Family, Reason};
 
@@ -306,9 +307,12 @@ fn hear(answers: &mut RingBuf<MapData>, shared: &Mutex<Shared>) -> usize {
     AT_ONCE
 }
 
-/// By the clock of the programs.
+/// By the clock of the programs, which look at whole seconds.
 fn now() -> Duration {
-    Duration::from_secs(flow_map::now_s().into())
+    match clock_gettime(ClockId::CLOCK_MONOTONIC) {
+        Ok(now) => now.into(),
+        Err(_) => Duration::from_secs(flow_map::now_s().into()),
+    }
 }
 
 fn seconds(s: u64) -> u32 {

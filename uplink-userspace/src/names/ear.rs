@@ -85,8 +85,10 @@ impl Ear {
     /// An answer to a question of our own, which whoever asked has judged.
     pub fn tell(&mut self, told: &Told, now: Duration) -> Vec<Change> {
         let wanted = |name: &str| self.wanted.contains(name);
+        // Up to the next whole second: an answer counts for at least as long as was promised.
+        let now_s = now.as_secs() + u64::from(now.subsec_nanos() > 0);
         self.learned
-            .learn(&told.answer, told.server, now.as_secs(), wanted, &mut self.counts)
+            .learn(&told.answer, told.server, now_s, wanted, &mut self.counts)
     }
 
     /// What an earlier daemon had learned.
@@ -141,6 +143,10 @@ impl Ear {
         let head = message::head(message)?;
         let key = self.key(heard, &head)?;
         if !head.is_answer {
+            // Else somebody out there could ask, and answer himself, in the name of others.
+            if heard.outside {
+                return Err(Outcome::FromOutside);
+            }
             self.questions.ask(key, now);
             return Err(Outcome::Asked);
         }

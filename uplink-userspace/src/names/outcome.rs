@@ -40,6 +40,8 @@ outcomes! {
     Oversized = "oversized",
     /// A question: its answer will count.
     Asked = "asked",
+    /// A question that came in by an uplink: nobody behind this host asks it.
+    FromOutside = "from-outside",
     /// An answer to no question that was seen, to one already answered, or from somebody else.
     Unsolicited = "unsolicited",
     /// An answer that was too long for UDP: the client asks again by TCP.

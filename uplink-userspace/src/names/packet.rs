@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{NetSlice, SlicedPacket, TcpSlice, TransportSlice};
 use uplink_common::Family;
-use uplink_common::policy::Capture;
+use uplink_common::policy::{Capture, FROM_GATEWAY};
 
 use super::Outcome;
 
@@ -22,6 +22,8 @@ pub struct Heard<'a> {
     pub source: SocketAddr,
     /// To whom.
     pub destination: SocketAddr,
+    /// It came in by an uplink.
+    pub outside: bool,
     /// Of a TCP connection; `None`: UDP.
     pub tcp: Option<TcpSegment>,
     /// What UDP or TCP carries.
@@ -69,6 +71,7 @@ pub fn read(capture: &[u8]) -> Result<Heard<'_>, Outcome> {
         family: family(source),
         source: SocketAddr::new(source, ports.0),
         destination: SocketAddr::new(destination, ports.1),
+        outside: number(capture, std::mem::offset_of!(Capture, inward)) == Some(FROM_GATEWAY),
         tcp,
         payload,
     })
@@ -76,12 +79,8 @@ pub fn read(capture: &[u8]) -> Result<Heard<'_>, Outcome> {
 
 /// The packet in a capture, if all of it is there. What is behind it is the ring buffer's.
 fn whole(capture: &[u8]) -> Result<&[u8], Outcome> {
-    let number = |at: usize| {
-        let bytes = capture.get(at..at + 4)?.try_into().ok()?;
-        Some(u32::from_ne_bytes(bytes))
-    };
-    let length = number(std::mem::offset_of!(Capture, length)).ok_or(Outcome::Malformed)?;
-    let whole = number(std::mem::offset_of!(Capture, whole)).ok_or(Outcome::Malformed)?;
+    let length = number(capture, std::mem::offset_of!(Capture, length)).ok_or(Outcome::Malformed)?;
+    let whole = number(capture, std::mem::offset_of!(Capture, whole)).ok_or(Outcome::Malformed)?;
     if length < whole {
         return Err(Outcome::Cut);
     }
@@ -89,6 +88,12 @@ fn whole(capture: &[u8]) -> Result<&[u8], Outcome> {
         .get(HEADER..)
         .and_then(|packet| packet.get(..length as usize))
         .ok_or(Outcome::Malformed)
+}
+
+/// A field of the header.
+fn number(capture: &[u8], at: usize) -> Option<u32> {
+    let bytes = capture.get(at..at + 4)?.try_into().ok()?;
+    Some(u32::from_ne_bytes(bytes))
 }
 
 fn addresses(net: &NetSlice<'_>) -> Option<(IpAddr, IpAddr)> {

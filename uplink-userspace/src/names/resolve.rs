@@ -148,6 +148,8 @@ pub(super) fn pause(end: End, failures: u32, ttl_s: &RangeInclusive<u64>, dice: 
     const FIRST: Duration = Duration::from_secs(5);
     const LONGEST: Duration = Duration::from_secs(300);
     const NOTHING: Duration = Duration::from_secs(60);
+    /// Less than the shortest time for which an answer counts, a second.
+    const LEAST: Duration = Duration::from_millis(500);
     let pause = match end {
         End::Addresses(ttl) => {
             let counts_s = u64::from(ttl).min(*ttl_s.end()).max(*ttl_s.start());
@@ -158,9 +160,7 @@ pub(super) fn pause(end: End, failures: u32, ttl_s: &RangeInclusive<u64>, dice: 
             .saturating_mul(1 << failures.saturating_sub(1).min(10))
             .min(LONGEST),
     };
-    pause
-        .mul_f64(1.0 - 0.1 * dice.clamp(0.0, 1.0))
-        .max(Duration::from_secs(1))
+    pause.mul_f64(1.0 - 0.1 * dice.clamp(0.0, 1.0)).max(LEAST)
 }
 
 struct Asker {

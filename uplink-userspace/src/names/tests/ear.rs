@@ -57,6 +57,36 @@ fn an_answer_is_heard_at_both_edges_behind_nat_and_without() {
 }
 
 #[test]
+fn an_answer_counts_for_no_less_than_it_says() {
+    let mut ear = ear();
+    let late = NOW + Duration::from_millis(900);
+    ear.hear(&udp(CLIENT, SERVER, &query(7, NAME, TYPE::A)), late);
+    let reply = reply(7, NAME, TYPE::A, &RECORDS);
+    assert_eq!(
+        lines(&ear.hear(&udp(SERVER, CLIENT, &reply), late)),
+        ["203.0.113.7 www.example.org 301"]
+    );
+}
+
+#[test]
+fn nobody_outside_asks_in_our_name() {
+    let mut ear = ear();
+    let asked = from_gateway(udp(CLIENT, SERVER, &query(7, NAME, TYPE::A)));
+    assert!(ear.hear(&asked, NOW).is_empty());
+    let reply = reply(7, NAME, TYPE::A, &RECORDS);
+    let answer = from_gateway(udp(SERVER, CLIENT, &reply));
+    assert!(ear.hear(&answer, NOW).is_empty());
+    for outcome in [Outcome::FromOutside, Outcome::Unsolicited] {
+        assert_eq!(ear.counts().get(outcome), 1, "{outcome:?}");
+    }
+    ask(&mut ear, 7);
+    assert_eq!(
+        lines(&ear.hear(&answer, NOW)),
+        ["203.0.113.7 www.example.org 300"]
+    );
+}
+
+#[test]
 fn forged_answers_teach_nothing() {
     let mut ear = ear();
     ask(&mut ear, 7);

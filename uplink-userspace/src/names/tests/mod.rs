@@ -7,6 +7,7 @@ use std::time::Duration;
 use etherparse::PacketBuilder;
 use simple_dns::rdata::{A, AAAA, CNAME, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, ResourceRecord, TYPE};
+use uplink_common::policy::{Capture, FROM_GATEWAY};
 
 use super::{Change, Ear, Servers, Settings, Wanted};
 use crate::config::Domain;
@@ -116,6 +117,13 @@ fn capture(packet: &[u8]) -> Vec<u8> {
         .collect();
     bytes.extend_from_slice(packet);
     bytes
+}
+
+/// The same, come in from an uplink's gateway.
+fn from_gateway(mut capture: Vec<u8>) -> Vec<u8> {
+    let at = std::mem::offset_of!(Capture, inward);
+    capture[at..at + 4].copy_from_slice(&FROM_GATEWAY.to_ne_bytes());
+    capture
 }
 
 fn settings() -> Settings {

@@ -221,7 +221,9 @@ fn pauses_follow_what_was_heard() {
     assert_eq!(failures, [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]);
     assert!((s(End::Failed, u32::MAX, 0.0) - 300.0).abs() < 0.001);
     let least = pause(End::Addresses(0), 0, &(0..=9), 1.0);
-    assert_eq!(least, Duration::from_secs(1));
+    assert_eq!(least, Duration::from_millis(500));
+    let before = pause(End::Addresses(1), 0, &(1..=9), 0.0);
+    assert!(before < Duration::from_millis(900), "{before:?} of a second");
 }
 
 #[tokio::test]

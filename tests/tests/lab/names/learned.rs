@@ -1,0 +1,80 @@
+//! Names that nobody can ask for beforehand: learned from the answer to the client, which is on its way to it while
+//! the daemon reads it. The client may win that race, and then its first flow is balanced.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use uplink_lab::topology::elsewhere;
+use uplink_lab::traffic::{Contact, flows_to, named_flows};
+use uplink_lab::{Cgroup, Config, Family, Isp, Lab, Namespace, Program, Resolver, Shape, Zone};
+
+use super::{all_by, config, hosts, populate, resolver, resolver_at, start};
+use crate::support::{lab, pause};
+
+/// The resolver is beyond the ISPs.
+pub fn forwarded() -> Result<()> {
+    race(|_| Ok((None, resolver_at(Family::V4))), 50.0)
+}
+
+/// This host is the resolver: it has the answer before the client does.
+pub fn here() -> Result<()> {
+    let forwarder = |lab: &Lab| {
+        let here = [172, 16, 0, 1].into();
+        let forwarder = Resolver::forwarder(&lab.router, here, resolver_at(Family::V4))?;
+        Ok((Some(forwarder), here))
+    };
+    race(forwarder, 50.0)
+}
+
+fn race(resolve: impl Fn(&Lab) -> Result<(Option<Resolver>, IpAddr)>, least: f64) -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let mut zone = Zone::new("example.org", 300);
+    populate(&mut zone, &hosts(3_000), 1, Family::V4);
+    let _resolver = resolver(&lab, Program::Dnsmasq, &zone)?;
+    let (_forwarder, server) = resolve(&lab)?;
+    let daemon = start(&lab, &config("\"*.example.org\"", ""))?;
+    run(&lab.client, server, least)?;
+    let stranger = flows_to(&lab.client, &[elsewhere(Family::V4, 9_000)])?;
+    all_by(Isp::One, "an address without a name", &stranger)?;
+    println!("    {}", super::names(&daemon)?);
+    daemon.stop()
+}
+
+/// This host's own programs look up and connect: nothing is nearer to the answer than they are.
+pub fn host() -> Result<()> {
+    let cgroup = Cgroup::join()?;
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let mut zone = Zone::new("example.org", 300);
+    populate(&mut zone, &hosts(3_000), 1, Family::V4);
+    let _resolver = resolver(&lab, Program::Dnsmasq, &zone)?;
+    let config = Config {
+        local: Some(cgroup.path().to_owned()),
+        ..config("\"*.example.org\"", "")
+    };
+    let daemon = start(&lab, &config)?;
+    run(&lab.router, resolver_at(Family::V4), 50.0)?;
+    let stranger = flows_to(&lab.router, &[elsewhere(Family::V4, 9_000)])?;
+    all_by(Isp::One, "an address without a name", &stranger)?;
+    println!("    {}", super::names(&daemon)?);
+    daemon.stop()
+}
+
+/// Three kinds of clients, each with names of its own; more than `least` percent of each win.
+fn run(ns: &Namespace, server: IpAddr, least: f64) -> Result<()> {
+    let contacts = [
+        Contact::Send,
+        Contact::SendAfter(Duration::from_millis(1)),
+        Contact::Connect,
+    ];
+    for (names, contact) in hosts(3_000).chunks(1_000).zip(contacts) {
+        let (tally, addresses) = named_flows(ns, server, names, Family::V4, contact)?;
+        let share = tally.percent(Isp::Two);
+        println!("    {contact:?}: {share:.1} % by the policy's uplink, {tally:?}");
+        ensure!(tally.clean() == 1_000, "{contact:?}: {tally:?}");
+        ensure!(share > least, "{contact:?}: {share:.1} %");
+        pause(0.1);
+        all_by(Isp::Two, "the second time", &flows_to(ns, &addresses)?)?;
+    }
+    Ok(())
+}
