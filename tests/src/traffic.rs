@@ -7,6 +7,7 @@ mod host;
 mod inbound;
 mod ongoing;
 mod paced;
+mod shaped;
 mod swarm;
 
 pub use burst::{Tally, exchange, tcp_connects, tcp_stream_on, udp_flows};
@@ -15,6 +16,7 @@ pub use fleet::{Fleet, FleetReport};
 pub use host::{How, host_sendto, host_tcp, host_udp};
 pub use inbound::{ask_tcp, ask_udp, ping};
 pub use ongoing::{Beat, Ongoing, Report};
+pub use shaped::{Flow, as_user, fresh_addresses, pings, raw_packets, tcp_like, udp_like};
 pub use swarm::Swarm;
 
 use std::io;

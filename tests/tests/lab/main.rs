@@ -24,6 +24,7 @@ mod mpath;
 mod mtu;
 mod pair;
 mod pins;
+mod policies;
 mod probes;
 mod selftest;
 mod stale;
@@ -182,6 +183,9 @@ const SCENARIOS: &[Scenario] = &[
     ("mpath_mended", mpath::mended),
     ("mpath_foreign_refused", mpath::foreign_refused),
     ("mpath_no_circle", mpath::no_circle),
+    ("policy_header", policies::matchers::by_header),
+    ("policy_protocol", policies::matchers::by_protocol),
+    ("policy_link", policies::matchers::by_link),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
