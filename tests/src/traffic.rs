@@ -13,10 +13,10 @@ mod swarm;
 pub use burst::{Tally, exchange, tcp_connects, tcp_stream_on, udp_flows};
 pub use downloads::{Downloads, Files, Rates};
 pub use fleet::{Fleet, FleetReport};
-pub use host::{How, host_sendto, host_tcp, host_udp};
+pub use host::{How, host_sendto, host_sendto_as, host_tcp, host_udp};
 pub use inbound::{ask_tcp, ask_udp, ping};
 pub use ongoing::{Beat, Ongoing, Report};
-pub use shaped::{Flow, as_user, fresh_addresses, pings, raw_packets, tcp_like, udp_like};
+pub use shaped::{Flow, fresh_addresses, pings, raw_packets, tcp_like, udp_like};
 pub use swarm::Swarm;
 
 use std::io;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::burst::{tcp_by, udp_by};
@@ -174,18 +173,4 @@ pub fn pings(lab: &Lab, to: &[IpAddr]) -> Result<()> {
         .context("ping")?;
     std::thread::sleep(FORWARDED);
     Ok(())
-}
-
-/// Runs `f` in a thread inside a namespace, as another user.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn as_user<T: Send>(ns: &Namespace, uid: u32, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    ns.enter(|| {
-        // The C library would change all threads; by the kernel's own rules it is this one.
-        // SAFETY: three numbers, and nothing else in this thread goes by its user.
-        let done = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
-        nix::errno::Errno::result(done).with_context(|| format!("become user {uid}"))?;
-        f()
-    })?
 }

@@ -1,6 +1,12 @@
 //! Policies: whose flows go where.
 
+pub mod choice;
+pub mod host;
 pub mod matchers;
+pub mod reload;
+pub mod schedule;
+pub mod sticky;
+pub mod strict;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -12,7 +18,7 @@ use crate::support::expect_share;
 
 /// Down and up soon.
 const QUICK: &str = "[probe]\ninterval = \"100ms\"\ntimeout = \"200ms\"\nfall = 2\nrise = 2\n\
-                     [health]\nhold_down = \"0s\"\nslow_start = \"0s\"\n";
+                     [health]\nhold_down = \"0s\"\nslow_start = \"0s\"\nswitches_per_minute = 60\n";
 
 /// Weights 3:1, as [`expect_balanced`] wants them.
 fn config(sections: &str) -> Config {

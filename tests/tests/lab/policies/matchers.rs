@@ -243,17 +243,17 @@ pub fn by_link() -> Result<()> {
     two_lans(&lab, &second, [true, false])?;
     only_with(&lab, &format!("not = {{ mac = \"{MAC}\" }}"), rest())?;
     two_lans(&lab, &second, [false, true])?;
-    drop(second);
-    made_anew(&lab, &rest())?;
+    only_with(&lab, "iif = \"lan1\"", rest())?;
+    made_anew(&lab, second)?;
     daemon.stop()
 }
 
 const MAC: &str = "02:00:00:00:ca:fe";
 
 /// An interface of the same name and another index is the same to policies.
-fn made_anew(lab: &Lab, rest: &Config) -> Result<()> {
-    only_with(lab, "iif = \"lan1\"", rest.clone())?;
-    // The other end has gone with its namespace.
+fn made_anew(lab: &Lab, second: Namespace) -> Result<()> {
+    // Its end goes with the namespace.
+    drop(second);
     let gone = || Ok(lab.router.run("ip link show lan1").is_err());
     await_within("lan1 is gone", Instant::now(), SECOND, gone)?;
     let second = lab.second_lan()?;

@@ -1,0 +1,197 @@
+//! Strict policies: rather an answer than another uplink.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use uplink_lab::echo::PORT;
+use uplink_lab::topology::servers;
+use uplink_lab::traffic::{
+    Flow, How, Ongoing, PATIENCE, exchange, fresh_addresses, host_sendto, host_tcp, host_udp, tcp_like,
+    udp_flows, udp_like,
+};
+use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape};
+
+use super::{config, expect_all, placed, start};
+use crate::host::Host;
+use crate::icmp::unlimited;
+use crate::support::{lab, pause};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// The servers by isp2 only.
+pub const SERVERS: &str = "[[policy]]\nname = \"servers\"\nuse = \"isp2\"\nstrict = true\n\
+                           match = { dst = [\"203.0.113.0/24\", \"2001:db8::/64\"] }\n";
+/// The rest of the Internet by isp2 only.
+const ELSEWHERE: &str = "[[policy]]\nname = \"elsewhere\"\nuse = \"isp2\"\nstrict = true\n\
+                         match = { dst = [\"198.18.0.0/16\", \"2001:db8:18::/112\"] }\n";
+const FLOWS: usize = 50;
+
+/// A client is told, at once, and goes on when the uplink is back.
+pub fn clients() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let daemon = start(&lab, SERVERS)?;
+    all_ways(&lab, "isp2 is up", Isp::Two)?;
+    watch(&lab)?;
+    unlimited(&lab)?;
+    let streams = Family::ALL.map(|family| Ongoing::udp_stream(&lab, family));
+    lab.blackhole(Isp::Two)?;
+    daemon.await_state(Isp::Two, "down", 10 * SECOND)?;
+    pause(0.2);
+    let (before, _) = placed(&daemon, "servers")?;
+    for family in Family::ALL {
+        refused(&lab, family)?;
+        others(&lab, family, Isp::One)?;
+    }
+    let (after, _) = placed(&daemon, "servers")?;
+    println!("    status counts {} refused", after - before);
+    ensure!(after - before >= 4 * FLOWS as u64, "not counted");
+    lab.heal(Isp::Two)?;
+    let healed = Instant::now();
+    daemon.await_state(Isp::Two, "up", 20 * SECOND)?;
+    pause(1.0);
+    all_ways(&lab, "isp2 is back", Isp::Two)?;
+    for stream in streams {
+        went_on("a stream of before", stream?, healed)?;
+    }
+    ensure!(leaked(&lab)? == 0, "isp1 carried {} packets", leaked(&lab)?);
+    daemon.stop()
+}
+
+fn all_ways(lab: &Lab, what: &str, isp: Isp) -> Result<()> {
+    for family in Family::ALL {
+        expect_all(what, &udp_flows(lab, 200, family)?, isp)?;
+        let tcp = tcp_like(&lab.client, 20, |_| Flow::fresh(family))?;
+        expect_all(what, &tcp, isp)?;
+    }
+    Ok(())
+}
+
+/// Flows that no policy matches fail over.
+fn others(lab: &Lab, family: Family, isp: Isp) -> Result<()> {
+    let to = fresh_addresses(family, FLOWS);
+    let tally = udp_like(&lab.client, FLOWS, |n| Flow::fresh(family).to_address(to[n]))?;
+    expect_all("others", &tally, isp)
+}
+
+/// isp1 counts what it gets for the servers.
+fn watch(lab: &Lab) -> Result<()> {
+    lab.isp(Isp::One).nft(
+        "table inet leak { counter leak {}\n chain forward { type filter hook forward priority -5;\n\
+         iifname \"eth0\" ip daddr 203.0.113.0/24 counter name leak\n\
+         iifname \"eth0\" ip6 daddr 2001:db8::/64 counter name leak\n }\n}\n",
+    )
+}
+
+fn leaked(lab: &Lab) -> Result<u64> {
+    let text = lab.isp(Isp::One).run("nft list counter inet leak leak")?;
+    let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
+    let count = words.nth(1).with_context(|| text.clone())?;
+    Ok(count.parse()?)
+}
+
+/// Every new flow is told that the host, or its network, is unreachable.
+fn refused(lab: &Lab, family: Family) -> Result<()> {
+    let begun = Instant::now();
+    let udp = || -> Result<()> {
+        let socket = Flow::fresh(family).udp()?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(&[0; 8])?;
+        unreachable("UDP", socket.recv(&mut [0; 8]).map(drop))
+    };
+    let tcp = || unreachable("TCP", Flow::fresh(family).tcp().map(drop));
+    lab.client
+        .enter(|| (0..FLOWS).try_for_each(|_| udp().and_then(|()| tcp())))??;
+    println!("    {family:?}: {} flows told in {:?}", 2 * FLOWS, begun.elapsed());
+    Ok(())
+}
+
+fn unreachable(what: &str, result: io::Result<()>) -> Result<()> {
+    let told = [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
+    let error = result.err().with_context(|| format!("{what}: no error"))?;
+    ensure!(told.contains(&error.kind()), "{what}: {error:?}");
+    Ok(())
+}
+
+/// The stream was silent and goes on, by isp2 alone.
+fn went_on(what: &str, stream: Ongoing, healed: Instant) -> Result<()> {
+    let report = stream.stop()?;
+    let after = report.recovered_after(healed);
+    println!(
+        "    {what}: {} of {} lost, seen from {:?}, back {after:?} after healing",
+        report.lost(),
+        report.beats.len(),
+        report.isps()
+    );
+    ensure!(report.isps() == [Isp::Two], "{what}: seen from {:?}", report.isps());
+    ensure!(after.is_some(), "{what}: did not come back");
+    Ok(())
+}
+
+/// This host's sockets are told, too: when they connect, and when they send.
+pub fn sockets() -> Result<()> {
+    let host = Host::build()?;
+    let lab = &host.lab;
+    let config = Config {
+        local: Some(host.cgroup.path().to_owned()),
+        ..config(ELSEWHERE)
+    };
+    let daemon = Daemon::start(lab, &config)?;
+    daemon.await_up()?;
+    from_here(lab, "isp2 is up")?;
+    let streams = Family::ALL.map(|family| Ongoing::host_stream(lab, family));
+    let streams = streams.into_iter().collect::<Result<Vec<_>>>()?;
+    lab.note_passage()?;
+    lab.blackhole(Isp::Two)?;
+    daemon.await_state(Isp::Two, "down", 10 * SECOND)?;
+    pause(0.2);
+    for family in Family::ALL {
+        let to = fresh_addresses(family, 3 * FLOWS);
+        lab.router.enter(|| to.iter().try_for_each(|to| told(*to)))??;
+        let server = SocketAddr::new(servers(family)[0], PORT);
+        let other = lab.router.enter(|| TcpStream::connect_timeout(&server, PATIENCE))??;
+        let by = other.set_read_timeout(Some(PATIENCE)).ok().and({
+            let mut other = other;
+            exchange(&mut other)
+        });
+        ensure!(by.and_then(|r| r.via()) == Some(Isp::One), "others: {by:?}");
+    }
+    lab.heal(Isp::Two)?;
+    let healed = Instant::now();
+    daemon.await_state(Isp::Two, "up", 20 * SECOND)?;
+    pause(1.0);
+    from_here(lab, "isp2 is back")?;
+    for stream in streams {
+        went_on("a socket of before", stream, healed)?;
+    }
+    for family in Family::ALL {
+        let [one, _] = lab.passed(family)?;
+        ensure!(one.is_empty(), "by isp1 went {one:?}");
+    }
+    lab.expect_right_isps("strict sockets")?;
+    daemon.stop()
+}
+
+fn from_here(lab: &Lab, what: &str) -> Result<()> {
+    for family in Family::ALL {
+        expect_all(what, &host_tcp(lab, FLOWS, family, How::Free)?, Isp::Two)?;
+        expect_all(what, &host_udp(lab, FLOWS, family, How::Free)?, Isp::Two)?;
+        expect_all(what, &host_sendto(lab, FLOWS, family)?, Isp::Two)?;
+    }
+    Ok(())
+}
+
+/// An error for each way of sending.
+fn told(to: IpAddr) -> Result<()> {
+    let any: IpAddr = match to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let to = SocketAddr::new(to, PORT);
+    let tcp = TcpStream::connect_timeout(&to, PATIENCE);
+    unreachable("TCP", tcp.map(drop))?;
+    let udp = UdpSocket::bind((any, 0))?;
+    unreachable("UDP", udp.connect(to))?;
+    let udp = UdpSocket::bind((any, 0))?;
+    unreachable("sendto", udp.send_to(&[0; 8], to).map(drop))
+}
