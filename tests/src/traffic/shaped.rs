@@ -101,6 +101,16 @@ impl Flow {
     pub fn tcp(&self) -> io::Result<TcpStream> {
         connect_tcp(self.socket(Type::STREAM)?, self.to)
     }
+
+    /// As [`Self::tcp`], which may take so long.
+    ///
+    /// # Errors
+    /// As [`Self::tcp`].
+    pub fn tcp_within(&self, limit: Duration) -> io::Result<TcpStream> {
+        let socket = self.socket(Type::STREAM)?;
+        socket.connect_timeout(&self.to.into(), limit)?;
+        Ok(socket.into())
+    }
 }
 
 /// `n` UDP flows in a namespace, each as `flow` makes it of its number.

@@ -103,7 +103,10 @@ pub fn flows() -> Result<()> {
     let (flows, _) = placed(&daemon, "only")?;
     println!("    status counts {flows} flows");
     anyhow::ensure!(flows >= 6 * FLOWS as u64, "status counts {flows} flows only");
-    only(&host, "dst = [\"198.18.0.0/16\", \"2001:db8:18::/112\"], dport = 7000")?;
+    only(
+        &host,
+        "dst = [\"198.18.0.0/16\", \"2001:db8:18::/112\"], dport = 7000",
+    )?;
     expect(lab, "destination", How::Free, true)?;
     only(&host, "dport = \"7001-7002\"")?;
     expect(lab, "other ports", How::Free, false)?;

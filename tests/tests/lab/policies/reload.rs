@@ -78,8 +78,14 @@ fn to_server(lab: &Lab, n: usize, isp: Isp) -> Result<()> {
 fn broken(lab: &Lab) -> Result<()> {
     for (wrong, said_of) in [
         ("[[policy]]\nname = \"bad\"\nuse = \"isp9\"\n", "isp9"),
-        ("[[policy]]\nname = \"bad\"\nmatch = { dport = \"70000\" }\n", "70000"),
-        ("[[policy]]\nname = \"bad\"\nmatch = { dst_file = \"nowhere\" }\n", "nowhere"),
+        (
+            "[[policy]]\nname = \"bad\"\nmatch = { dport = \"70000\" }\n",
+            "70000",
+        ),
+        (
+            "[[policy]]\nname = \"bad\"\nmatch = { dst_file = \"nowhere\" }\n",
+            "nowhere",
+        ),
     ] {
         write_config(&config(wrong).text(lab))?;
         let output = run(lab, &["reload"])?;
@@ -145,7 +151,9 @@ pub fn shown() -> Result<()> {
     ensure!(none["use"][0] == "isp1" && none["flows"] == 0, "{none}");
     let file = std::fs::read_to_string("/run/lab/uplink.toml")?;
     let line = |name: &str| -> Result<usize> {
-        let at = file.find(&format!("name = \"{name}\"")).context("not in the file")?;
+        let at = file
+            .find(&format!("name = \"{name}\""))
+            .context("not in the file")?;
         Ok(file.get(..at).unwrap_or_default().lines().count())
     };
     let checked = said(&run(&lab, &["check"])?);

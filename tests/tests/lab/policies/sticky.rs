@@ -80,7 +80,10 @@ pub fn source() -> Result<()> {
 /// By client and destination: the ISP, known from some flows each.
 fn of_pairs(lab: &Lab, family: Family) -> Result<BTreeMap<(u8, u16), Isp>> {
     let mut isps = BTreeMap::new();
-    for (from, to) in [0, 1].into_iter().flat_map(|n| (0..DESTINATIONS).map(move |to| (n, to))) {
+    for (from, to) in [0, 1]
+        .into_iter()
+        .flat_map(|n| (0..DESTINATIONS).map(move |to| (n, to)))
+    {
         let tally = udp_like(&lab.client, 10, |_| {
             Flow::fresh(family)
                 .from_address(client(family, from))
@@ -99,7 +102,9 @@ pub fn both() -> Result<()> {
     for family in Family::ALL {
         let first = of_pairs(&lab, family)?;
         for from in [0, 1] {
-            let ones = first.iter().filter(|(ends, isp)| ends.0 == from && **isp == Isp::One);
+            let ones = first
+                .iter()
+                .filter(|(ends, isp)| ends.0 == from && **isp == Isp::One);
             let ones = ones.count();
             println!("    {family:?}: client {from}: {ones} of {DESTINATIONS} destinations by isp1");
             ensure!(ones > 0 && ones < DESTINATIONS.into(), "all destinations by one");
@@ -109,7 +114,10 @@ pub fn both() -> Result<()> {
         lab.blackhole(Isp::Two)?;
         daemon.await_state(Isp::Two, "down", 10 * SECOND)?;
         let moved = of_pairs(&lab, family)?;
-        ensure!(moved.values().all(|isp| *isp == Isp::One), "isp2 is down: {moved:?}");
+        ensure!(
+            moved.values().all(|isp| *isp == Isp::One),
+            "isp2 is down: {moved:?}"
+        );
         lab.heal(Isp::Two)?;
         daemon.await_state(Isp::Two, "up", 20 * SECOND)?;
         reload(&lab, &sticky("source-destination", [1, 1]))?;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
 use uplink_lab::echo::PORT;
 use uplink_lab::topology::servers;
 use uplink_lab::traffic::{
@@ -26,36 +27,68 @@ pub const SERVERS: &str = "[[policy]]\nname = \"servers\"\nuse = \"isp2\"\nstric
 const ELSEWHERE: &str = "[[policy]]\nname = \"elsewhere\"\nuse = \"isp2\"\nstrict = true\n\
                          match = { dst = [\"198.18.0.0/16\", \"2001:db8:18::/112\"] }\n";
 const FLOWS: usize = 50;
+/// The kernel tells a client of five in a row, then of one a second (`net.ipv4.route.error_burst`). There are eight.
+const TOLD: usize = 24;
+const CONNECTIONS: usize = 4;
 
-/// A client is told, at once, and goes on when the uplink is back.
+/// A client is told, at once; nothing goes by the other uplink, and all goes on when its own is back.
 pub fn clients() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     let daemon = start(&lab, SERVERS)?;
     all_ways(&lab, "isp2 is up", Isp::Two)?;
-    watch(&lab)?;
     unlimited(&lab)?;
-    let streams = Family::ALL.map(|family| Ongoing::udp_stream(&lab, family));
+    watch(&lab)?;
+    new_flows(&lab, &daemon)?;
+    live_flows(&lab, &daemon)?;
+    ensure!(leaked(&lab)? == 0, "isp1 carried {} packets", leaked(&lab)?);
+    daemon.stop()
+}
+
+fn new_flows(lab: &Lab, daemon: &Daemon<'_>) -> Result<()> {
+    dies(lab, daemon)?;
+    let (before, _) = placed(daemon, "servers")?;
+    for family in Family::ALL {
+        refused(lab, family)?;
+        others(lab, family, Isp::One)?;
+    }
+    let (after, _) = placed(daemon, "servers")?;
+    println!("    status counts {} refused", after - before);
+    ensure!(
+        after - before >= 2 * (TOLD + CONNECTIONS) as u64,
+        "not all are counted"
+    );
+    comes_back(lab, daemon)?;
+    all_ways(lab, "isp2 is back", Isp::Two)
+}
+
+/// Flows of before wait until it is back.
+fn live_flows(lab: &Lab, daemon: &Daemon<'_>) -> Result<()> {
+    let streams = Family::ALL.map(|family| Ongoing::udp_stream(lab, family));
+    let streams = streams.into_iter().collect::<Result<Vec<_>>>()?;
+    dies(lab, daemon)?;
+    pause(0.5);
+    let healed = comes_back(lab, daemon)?;
+    pause(1.0);
+    streams
+        .into_iter()
+        .try_for_each(|stream| went_on("a stream of before", stream, healed))
+}
+
+fn dies(lab: &Lab, daemon: &Daemon<'_>) -> Result<()> {
     lab.blackhole(Isp::Two)?;
     daemon.await_state(Isp::Two, "down", 10 * SECOND)?;
-    pause(0.2);
-    let (before, _) = placed(&daemon, "servers")?;
-    for family in Family::ALL {
-        refused(&lab, family)?;
-        others(&lab, family, Isp::One)?;
-    }
-    let (after, _) = placed(&daemon, "servers")?;
-    println!("    status counts {} refused", after - before);
-    ensure!(after - before >= 4 * FLOWS as u64, "not counted");
+    // Both families.
+    pause(0.3);
+    Ok(())
+}
+
+/// When it was healed.
+fn comes_back(lab: &Lab, daemon: &Daemon<'_>) -> Result<Instant> {
     lab.heal(Isp::Two)?;
     let healed = Instant::now();
     daemon.await_state(Isp::Two, "up", 20 * SECOND)?;
-    pause(1.0);
-    all_ways(&lab, "isp2 is back", Isp::Two)?;
-    for stream in streams {
-        went_on("a stream of before", stream?, healed)?;
-    }
-    ensure!(leaked(&lab)? == 0, "isp1 carried {} packets", leaked(&lab)?);
-    daemon.stop()
+    pause(0.3);
+    Ok(healed)
 }
 
 fn all_ways(lab: &Lab, what: &str, isp: Isp) -> Result<()> {
@@ -93,16 +126,30 @@ fn leaked(lab: &Lab) -> Result<u64> {
 /// Every new flow is told that the host, or its network, is unreachable.
 fn refused(lab: &Lab, family: Family) -> Result<()> {
     let begun = Instant::now();
-    let udp = || -> Result<()> {
+    let udp = |n: usize| -> Result<()> {
         let socket = Flow::fresh(family).udp()?;
         socket.set_read_timeout(Some(PATIENCE))?;
+        // Linux tells UDP programs of this error only when they ask.
+        match family {
+            Family::V4 => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+            Family::V6 => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+        }
         socket.send(&[0; 8])?;
-        unreachable("UDP", socket.recv(&mut [0; 8]).map(drop))
+        unreachable(&format!("UDP {family:?} {n}"), socket.recv(&mut [0; 8]).map(drop))
     };
-    let tcp = || unreachable("TCP", Flow::fresh(family).tcp().map(drop));
-    lab.client
-        .enter(|| (0..FLOWS).try_for_each(|_| udp().and_then(|()| tcp())))??;
-    println!("    {family:?}: {} flows told in {:?}", 2 * FLOWS, begun.elapsed());
+    lab.client.enter(|| (0..TOLD).try_for_each(udp))??;
+    println!("    {family:?}: {TOLD} UDP flows told in {:?}", begun.elapsed());
+    let begun = Instant::now();
+    // On a wire without delay the answer meets a socket that is still busy with its SYN; then the next one counts.
+    let tcp = |n: usize| {
+        let connected = Flow::fresh(family).tcp_within(3 * SECOND);
+        unreachable(&format!("TCP {family:?} {n}"), connected.map(drop))
+    };
+    lab.client.enter(|| (0..CONNECTIONS).try_for_each(tcp))??;
+    println!(
+        "    {family:?}: {CONNECTIONS} connections told in {:?}",
+        begun.elapsed()
+    );
     Ok(())
 }
 
@@ -123,7 +170,11 @@ fn went_on(what: &str, stream: Ongoing, healed: Instant) -> Result<()> {
         report.beats.len(),
         report.isps()
     );
-    ensure!(report.isps() == [Isp::Two], "{what}: seen from {:?}", report.isps());
+    ensure!(
+        report.isps() == [Isp::Two],
+        "{what}: seen from {:?}",
+        report.isps()
+    );
     ensure!(after.is_some(), "{what}: did not come back");
     Ok(())
 }
@@ -142,23 +193,19 @@ pub fn sockets() -> Result<()> {
     let streams = Family::ALL.map(|family| Ongoing::host_stream(lab, family));
     let streams = streams.into_iter().collect::<Result<Vec<_>>>()?;
     lab.note_passage()?;
-    lab.blackhole(Isp::Two)?;
-    daemon.await_state(Isp::Two, "down", 10 * SECOND)?;
-    pause(0.2);
+    dies(lab, &daemon)?;
     for family in Family::ALL {
         let to = fresh_addresses(family, 3 * FLOWS);
         lab.router.enter(|| to.iter().try_for_each(|to| told(*to)))??;
         let server = SocketAddr::new(servers(family)[0], PORT);
-        let other = lab.router.enter(|| TcpStream::connect_timeout(&server, PATIENCE))??;
-        let by = other.set_read_timeout(Some(PATIENCE)).ok().and({
-            let mut other = other;
-            exchange(&mut other)
-        });
+        let mut other = lab
+            .router
+            .enter(|| TcpStream::connect_timeout(&server, PATIENCE))??;
+        other.set_read_timeout(Some(PATIENCE))?;
+        let by = exchange(&mut other);
         ensure!(by.and_then(|r| r.via()) == Some(Isp::One), "others: {by:?}");
     }
-    lab.heal(Isp::Two)?;
-    let healed = Instant::now();
-    daemon.await_state(Isp::Two, "up", 20 * SECOND)?;
+    let healed = comes_back(lab, &daemon)?;
     pause(1.0);
     from_here(lab, "isp2 is back")?;
     for stream in streams {
