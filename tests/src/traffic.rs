@@ -10,7 +10,7 @@ mod paced;
 mod shaped;
 mod swarm;
 
-pub use burst::{Tally, exchange, tcp_connects, tcp_stream_on, udp_flows};
+pub use burst::{Tally, ask, exchange, tcp_connects, tcp_stream_on, udp_flows};
 pub use downloads::{Downloads, Files, Rates};
 pub use fleet::{Fleet, FleetReport};
 pub use host::{How, host_sendto, host_sendto_as, host_tcp, host_udp};

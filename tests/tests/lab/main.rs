@@ -195,6 +195,8 @@ const SCENARIOS: &[Scenario] = &[
     ("policy_lowest_latency", policies::choice::lowest_latency),
     ("policy_strict", policies::strict::clients),
     ("policy_strict_host", policies::strict::sockets),
+    ("policy_strict_family", policies::strict::one_family),
+    ("policy_sticky_host", policies::sticky::host),
     ("policy_sticky", policies::sticky::source),
     ("policy_sticky_both", policies::sticky::both),
     ("policy_reload", policies::reload::keeps_flows),

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use uplink_lab::daemon::{run, said, write_config};
 use uplink_lab::topology::servers;
 use uplink_lab::traffic::{Fleet, FleetReport, Flow, Ongoing, udp_flows, udp_like};
-use uplink_lab::{Daemon, Family, Isp, Lab, Shape};
+use uplink_lab::{Daemon, Family, Isp, Lab, Shape, Snapshot};
 
-use super::strict::SERVERS;
+use super::strict::{SERVERS, leaked, watch};
 use super::{config, expect_all, expect_balanced, placed, policy, reload, start};
 use crate::support::{lab, pause};
 
@@ -99,7 +100,9 @@ fn broken(lab: &Lab) -> Result<()> {
 /// New flows of a strict policy at any moment of kills and starts: none by the other uplink, none lost.
 pub fn kill9() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
+    let before = Snapshot::take(&lab)?;
     let mut daemon = start(&lab, SERVERS)?;
+    watch(&lab)?;
     let pulse = |family| Ongoing::new_flows(&lab, family, Duration::from_millis(5));
     let pulses = [pulse(Family::V4)?, pulse(Family::V6)?];
     for n in 0..6 {
@@ -126,7 +129,44 @@ pub fn kill9() -> Result<()> {
         ensure!(isps == [Isp::Two], "by {isps:?}");
         ensure!(lost == 0, "{lost} of {sent} lost");
     }
-    last.stop()
+    let dead = killed_while_down(&lab, last)?;
+    ensure!(leaked(&lab)? == 0, "isp1 carried {} packets", leaked(&lab)?);
+    lab.heal(Isp::Two)?;
+    dead.await_state(Isp::Two, "up", 20 * SECOND)?;
+    pause(0.3);
+    expect_all("isp2 is back", &udp_flows(&lab, FLOWS, Family::V4)?, Isp::Two)?;
+    dead.stop()?;
+    nothing_left(&lab, &before)?;
+    start(&lab, SERVERS)?.end(Signal::SIGKILL, SECOND)?;
+    let down = run(&lab, &["down"])?;
+    ensure!(down.status.success(), "down: {}", said(&down));
+    nothing_left(&lab, &before)
+}
+
+/// Its flows are sent by nobody else while it is dead and daemons come and go.
+fn killed_while_down<'a>(lab: &'a Lab, daemon: Daemon<'a>) -> Result<Daemon<'a>> {
+    let pulses = Family::ALL.map(|family| Ongoing::new_flows(lab, family, Duration::from_millis(5)));
+    lab.blackhole(Isp::Two)?;
+    daemon.await_state(Isp::Two, "down", 10 * SECOND)?;
+    pause(0.3);
+    daemon.end(Signal::SIGKILL, SECOND)?;
+    pause(0.3);
+    let next = Daemon::restart(lab)?;
+    next.await_state(Isp::Two, "down", 10 * SECOND)?;
+    pause(0.5);
+    for pulse in pulses {
+        let report = pulse?.stop()?;
+        let isps = report.isps();
+        println!("    {} new flows, seen from {isps:?}", report.beats.len());
+        ensure!(!isps.contains(&Isp::One), "seen from {isps:?}");
+    }
+    Ok(next)
+}
+
+fn nothing_left(lab: &Lab, before: &Snapshot) -> Result<()> {
+    let left = before.diff(&Snapshot::take(lab)?);
+    ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    Ok(())
 }
 
 /// What status, check and bpftool say.
@@ -166,9 +206,32 @@ pub fn shown() -> Result<()> {
             "check does not name line {at}: {checked}"
         );
     }
+    in_kernel(&lab)?;
+    daemon.stop()
+}
+
+/// bpftool shows the choices by name, in the order of the file.
+fn in_kernel(lab: &Lab) -> Result<()> {
     let dump = lab
         .router
-        .run("bpftool map dump pinned /sys/fs/bpf/uplink/choices")?;
-    println!("    {:.400}", dump);
-    daemon.stop()
+        .run("bpftool -j map dump pinned /sys/fs/bpf/uplink/choices")?;
+    let dump: Value = serde_json::from_str(&dump)?;
+    let entries = dump.as_array().context("no array")?.iter();
+    let name = |entry: &Value| -> Option<String> {
+        let bytes = entry["formatted"]["value"]["name"].as_array()?.iter();
+        let bytes = bytes.map_while(|b| b.as_u64().filter(|b| *b != 0));
+        Some(
+            bytes
+                .filter_map(|b| u8::try_from(b).ok())
+                .map(char::from)
+                .collect(),
+        )
+    };
+    let names: Vec<_> = entries.filter_map(name).filter(|n| !n.is_empty()).collect();
+    println!("    bpftool: {names:?}");
+    ensure!(
+        names == ["servers", "shadowed", "first-server"],
+        "bpftool: {names:?}"
+    );
+    Ok(())
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use uplink_lab::topology::{CLIENTS, client, elsewhere};
-use uplink_lab::traffic::{Flow, Tally, udp_like};
+use uplink_lab::traffic::{Flow, How, Tally, host_sendto, host_tcp, host_udp, udp_like};
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape};
 
 use super::{config, reload};
+use crate::host::Host;
 use crate::support::{lab, pause};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -121,6 +122,30 @@ pub fn both() -> Result<()> {
         lab.heal(Isp::Two)?;
         daemon.await_state(Isp::Two, "up", 20 * SECOND)?;
         reload(&lab, &sticky("source-destination", [1, 1]))?;
+    }
+    daemon.stop()
+}
+
+/// This host is one client.
+pub fn host() -> Result<()> {
+    let host = Host::build()?;
+    let with = |weights| Config {
+        local: Some(host.cgroup.path().to_owned()),
+        ..sticky("source", weights)
+    };
+    let daemon = Daemon::start(&host.lab, &with([1, 1]))?;
+    daemon.await_up()?;
+    for family in Family::ALL {
+        let mut by = Vec::new();
+        for weights in [[1, 1], [20, 1], [1, 20]] {
+            reload(&host.lab, &with(weights))?;
+            let mut tally = host_udp(&host.lab, 200, family, How::Free)?;
+            tally += host_tcp(&host.lab, 50, family, How::Free)?;
+            tally += host_sendto(&host.lab, 100, family)?;
+            by.push(one_isp("this host", &tally)?);
+        }
+        println!("    {family:?}: this host by {by:?}");
+        ensure!(by.iter().all(|isp| *isp == by[0]), "moved: {by:?}");
     }
     daemon.stop()
 }

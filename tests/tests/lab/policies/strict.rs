@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
+use uplink_lab::daemon::write_config;
 use uplink_lab::echo::PORT;
 use uplink_lab::topology::servers;
 use uplink_lab::traffic::{
-    Flow, How, Ongoing, PATIENCE, exchange, fresh_addresses, host_sendto, host_tcp, host_udp, tcp_like,
+    Flow, How, Ongoing, PATIENCE, ask, exchange, fresh_addresses, host_sendto, host_tcp, host_udp, tcp_like,
     udp_flows, udp_like,
 };
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape};
@@ -107,8 +108,8 @@ fn others(lab: &Lab, family: Family, isp: Isp) -> Result<()> {
     expect_all("others", &tally, isp)
 }
 
-/// isp1 counts what it gets for the servers.
-fn watch(lab: &Lab) -> Result<()> {
+/// isp1 counts what it gets for the servers from now on.
+pub fn watch(lab: &Lab) -> Result<()> {
     lab.isp(Isp::One).nft(
         "table inet leak { counter leak {}\n chain forward { type filter hook forward priority -5;\n\
          iifname \"eth0\" ip daddr 203.0.113.0/24 counter name leak\n\
@@ -116,7 +117,8 @@ fn watch(lab: &Lab) -> Result<()> {
     )
 }
 
-fn leaked(lab: &Lab) -> Result<u64> {
+/// How many packets that were.
+pub fn leaked(lab: &Lab) -> Result<u64> {
     let text = lab.isp(Isp::One).run("nft list counter inet leak leak")?;
     let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
     let count = words.nth(1).with_context(|| text.clone())?;
@@ -160,6 +162,23 @@ fn unreachable(what: &str, result: io::Result<()>) -> Result<()> {
     Ok(())
 }
 
+/// An uplink without IPv6 has nobody to give IPv6 to: that is refused, and IPv4 is not.
+pub fn one_family() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let text = config(SERVERS).text(&lab);
+    let (_, gateway6) = Isp::Two.gateways();
+    write_config(&text.replace(&format!("gateway6 = \"{gateway6}\"\n"), ""))?;
+    let daemon = Daemon::restart(&lab)?;
+    daemon.await_up()?;
+    unlimited(&lab)?;
+    watch(&lab)?;
+    expect_all("IPv4", &udp_flows(&lab, 200, Family::V4)?, Isp::Two)?;
+    refused(&lab, Family::V6)?;
+    others(&lab, Family::V6, Isp::One)?;
+    ensure!(leaked(&lab)? == 0, "isp1 carried {} packets", leaked(&lab)?);
+    daemon.stop()
+}
+
 /// The stream was silent and goes on, by isp2 alone.
 fn went_on(what: &str, stream: Ongoing, healed: Instant) -> Result<()> {
     let report = stream.stop()?;
@@ -190,6 +209,9 @@ pub fn sockets() -> Result<()> {
     let daemon = Daemon::start(lab, &config)?;
     daemon.await_up()?;
     from_here(lab, "isp2 is up")?;
+    for family in Family::ALL {
+        connected_anew(lab, family)?;
+    }
     let streams = Family::ALL.map(|family| Ongoing::host_stream(lab, family));
     let streams = streams.into_iter().collect::<Result<Vec<_>>>()?;
     lab.note_passage()?;
@@ -228,12 +250,32 @@ fn from_here(lab: &Lab, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// An error for each way of sending.
-fn told(to: IpAddr) -> Result<()> {
-    let any: IpAddr = match to {
+/// A datagram socket that goes elsewhere now goes by what is said of there.
+fn connected_anew(lab: &Lab, family: Family) -> Result<()> {
+    for to in fresh_addresses(family, FLOWS) {
+        let by = lab.router.enter(|| -> Result<_> {
+            let socket = UdpSocket::bind((any(to), 0))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.connect((servers(family)[0], PORT))?;
+            ensure!(ask(&socket).is_some(), "no answer");
+            socket.connect((to, PORT))?;
+            Ok(ask(&socket).and_then(|r| r.via()))
+        })??;
+        ensure!(by == Some(Isp::Two), "connected anew: by {by:?}");
+    }
+    Ok(())
+}
+
+fn any(like: IpAddr) -> IpAddr {
+    match like {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
+    }
+}
+
+/// An error for each way of sending.
+fn told(to: IpAddr) -> Result<()> {
+    let any = any(to);
     let to = SocketAddr::new(to, PORT);
     let tcp = TcpStream::connect_timeout(&to, PATIENCE);
     unreachable("TCP", tcp.map(drop))?;
