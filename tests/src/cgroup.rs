@@ -43,6 +43,20 @@ impl Cgroup {
         &self.path
     }
 
+    /// Moves the process into a cgroup within this one, made for it, until the value is dropped.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn descend(&self, name: &str) -> Result<Inner> {
+        let inner = Inner {
+            directory: self.directory.join(name),
+            above: self.directory.clone(),
+        };
+        fs::create_dir_all(&inner.directory).with_context(|| inner.directory.display().to_string())?;
+        enter(&inner.directory)?;
+        Ok(inner)
+    }
+
     /// The programs attached to it, as bpftool prints them.
     ///
     /// # Errors
@@ -59,6 +73,19 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = enter(&self.before);
         let _ = remove(&self.directory);
+    }
+}
+
+/// The process in a cgroup further down, until dropped.
+#[derive(Debug)]
+pub struct Inner {
+    directory: PathBuf,
+    above: PathBuf,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = enter(&self.above);
     }
 }
 
@@ -90,8 +117,13 @@ fn enter(directory: &Path) -> Result<()> {
     fs::write(&file, "0").with_context(|| file.display().to_string())
 }
 
-/// Children that were killed a moment ago may still be on their way out.
+/// With all below it. Children that were killed a moment ago may still be on their way out.
 fn remove(directory: &Path) -> Result<()> {
+    for below in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if below.file_type()?.is_dir() {
+            remove(&below.path())?;
+        }
+    }
     let begun = Instant::now();
     loop {
         match fs::remove_dir(directory) {

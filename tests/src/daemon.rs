@@ -26,6 +26,8 @@ pub struct Config {
     pub more: String,
     /// Whether the uplinks have IPv6 gateways.
     pub ipv6: bool,
+    /// Interfaces where clients enter beside [`Lab::lan`].
+    pub lans: Vec<String>,
     /// Whether the gateways of each uplink are found by DHCP and router advertisements.
     pub auto: [bool; 2],
     /// The cgroup whose sockets are steered, as [`crate::Cgroup::path`] names it. Off without
@@ -40,6 +42,7 @@ impl Default for Config {
             uplink_more: Default::default(),
             more: String::new(),
             ipv6: true,
+            lans: Vec::new(),
             auto: [false; 2],
             local: None,
         }
@@ -68,12 +71,15 @@ impl Config {
             }
             let _ = writeln!(text, "{}", self.uplink_more[isp.index()]);
         }
-        let lan = lab.lan();
+        let lans: Vec<&str> = [lab.lan()]
+            .into_iter()
+            .chain(self.lans.iter().map(String::as_str))
+            .collect();
         let local = match &self.local {
             Some(cgroup) => format!("enabled = true\ncgroup = \"{cgroup}\""),
             None => "enabled = false".into(),
         };
-        let _ = write!(text, "[lan]\ninterfaces = [\"{lan}\"]\n[local]\n{local}\n");
+        let _ = write!(text, "[lan]\ninterfaces = {lans:?}\n[local]\n{local}\n");
         text + &self.more
     }
 }

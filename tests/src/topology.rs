@@ -215,6 +215,24 @@ impl Lab {
         }
     }
 
+    /// Another network of clients, 172.16.1.0/24 and fd00:11::/64, which enters the router by `lan1`. The host there
+    /// has the addresses that end in 2.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub fn second_lan(&self) -> Result<Namespace> {
+        let host = Namespace::new("client2")?;
+        host.sysctl("ipv6/conf/default/accept_dad", "0")?;
+        wire(&self.router, "lan1", &host, "eth0")?;
+        self.router
+            .ip("addr add 172.16.1.1/24 dev lan1\naddr add fd00:11::1/64 dev lan1 nodad\n")?;
+        host.ip(
+            "addr add 172.16.1.2/24 dev eth0\naddr add fd00:11::2/64 dev eth0 nodad\n\
+             route add default via 172.16.1.1\nroute add default via fd00:11::1\n",
+        )?;
+        Ok(host)
+    }
+
     fn sysctls(&self) -> Result<()> {
         for ns in [
             &self.router,

@@ -8,16 +8,18 @@ mod inbound;
 mod named;
 mod ongoing;
 mod paced;
+mod shaped;
 mod swarm;
 
-pub use burst::{Tally, exchange, tcp_connects, tcp_stream_on, udp_flows};
+pub use burst::{Tally, ask, exchange, tcp_connects, tcp_stream_on, udp_flows};
 pub use downloads::{Downloads, Files, Rates};
 pub use fleet::{Fleet, FleetReport};
-pub use host::{How, host_sendto, host_tcp, host_udp};
+pub use host::{How, host_sendto, host_sendto_as, host_tcp, host_udp};
 pub(crate) use inbound::any;
 pub use inbound::{ask_tcp, ask_udp, ping};
 pub use named::{Contact, flows_to, named_flows};
 pub use ongoing::{Beat, Ongoing, Report};
+pub use shaped::{Flow, fresh_addresses, pings, raw_packets, tcp_like, udp_like};
 pub use swarm::Swarm;
 
 use std::io;

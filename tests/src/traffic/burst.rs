@@ -192,3 +192,10 @@ pub fn exchange(stream: &mut TcpStream) -> Option<Reply> {
     stream.read_exact(&mut buffer).ok()?;
     Some(Reply::parse(&buffer))
 }
+
+/// One request on a connected UDP socket; `None` when it is not answered.
+#[must_use]
+pub fn ask(socket: &UdpSocket) -> Option<Reply> {
+    socket.send(&request(0, FIRST)).ok()?;
+    await_reply(socket, 0, Instant::now() + PATIENCE)
+}

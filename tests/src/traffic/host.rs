@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::libc;
 use socket2::{Domain, Socket, Type};
 
 use super::burst::{tcp_by, udp_by};
@@ -25,6 +27,8 @@ pub enum How {
     Marked(u32),
     /// `SO_BINDTODEVICE`.
     Device(&'static str),
+    /// To be another user's.
+    User(u32),
 }
 
 /// `n` connected UDP sockets of the router, each to another destination, three packets each.
@@ -48,9 +52,18 @@ pub fn host_tcp(lab: &Lab, n: usize, family: Family, how: How) -> Result<Tally> 
 /// # Errors
 /// When the socket cannot be had or a packet not be sent.
 pub fn host_sendto(lab: &Lab, n: usize, family: Family) -> Result<Tally> {
+    host_sendto_as(lab, n, family, How::Free)
+}
+
+/// As [`host_sendto`], on a socket that asked for something.
+///
+/// # Errors
+/// As [`host_sendto`].
+pub fn host_sendto_as(lab: &Lab, n: usize, family: Family, how: How) -> Result<Tally> {
     lab.router.enter(|| {
         let to: Vec<_> = (0..n).map(|_| fresh_destination(family)).collect();
-        let socket = UdpSocket::bind((any(to[0].ip()), 0))?;
+        let socket = prepared(SocketAddr::new(any(to[0].ip()), 0), Type::DGRAM, how)?;
+        let socket = UdpSocket::from(socket);
         let mut replies: HashMap<SocketAddr, Vec<Reply>> = HashMap::new();
         for batch in to.chunks(100) {
             for seq in 0..2 {
@@ -103,8 +116,16 @@ fn prepared(to: SocketAddr, kind: Type, how: How) -> io::Result<Socket> {
         How::Bound(ip) => socket.bind(&SocketAddr::new(ip, 0).into())?,
         How::Marked(mark) => socket.set_mark(mark)?,
         How::Device(name) => socket.bind_device(Some(name.as_bytes()))?,
+        How::User(uid) => become_user(uid)?,
     }
     Ok(socket)
+}
+
+/// This thread alone, and for good.
+fn become_user(uid: u32) -> io::Result<()> {
+    // SAFETY: three numbers; the C library's own function would change all threads.
+    let done = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+    Errno::result(done).map(drop).map_err(Into::into)
 }
 
 /// The hash of an unbound socket's flow knows no source port, so destinations must differ.

@@ -38,7 +38,7 @@ pub fn errors() -> Result<()> {
 
 /// A host sends so many errors only as the kernel's limits allow: one a second to each peer.
 pub fn unlimited(lab: &Lab) -> Result<()> {
-    for ns in [&lab.internet, lab.isp(Isp::One), lab.isp(Isp::Two)] {
+    for ns in [&lab.router, &lab.internet, lab.isp(Isp::One), lab.isp(Isp::Two)] {
         ns.sysctl("ipv4/icmp_ratelimit", "0")?;
         ns.sysctl("ipv4/icmp_msgs_per_sec", "100000")?;
         ns.sysctl("ipv4/icmp_msgs_burst", "10000")?;

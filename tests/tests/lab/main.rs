@@ -25,6 +25,7 @@ mod mtu;
 mod names;
 mod pair;
 mod pins;
+mod policies;
 mod probes;
 mod selftest;
 mod stale;
@@ -66,6 +67,7 @@ const LIMITS: &[(&str, Duration)] = &[
     ("probe_exec", Duration::from_secs(150)),
     ("probe_icmp_liars", Duration::from_secs(90)),
     ("auto_follows", Duration::from_secs(90)),
+    ("policy_schedule", Duration::from_secs(120)),
 ];
 
 const SCENARIOS: &[Scenario] = &[
@@ -195,6 +197,24 @@ const SCENARIOS: &[Scenario] = &[
     ("names_shared", names::life::shared),
     ("names_kept", names::life::kept),
     ("names_share", names::life::share),
+    ("policy_header", policies::matchers::by_header),
+    ("policy_protocol", policies::matchers::by_protocol),
+    ("policy_link", policies::matchers::by_link),
+    ("policy_schedule", policies::schedule::begins),
+    ("policy_host", policies::host::owners),
+    ("policy_host_flows", policies::host::flows),
+    ("policy_ordered", policies::choice::ordered),
+    ("policy_weighted", policies::choice::weighted),
+    ("policy_lowest_latency", policies::choice::lowest_latency),
+    ("policy_strict", policies::strict::clients),
+    ("policy_strict_host", policies::strict::sockets),
+    ("policy_strict_family", policies::strict::one_family),
+    ("policy_sticky_host", policies::sticky::host),
+    ("policy_sticky", policies::sticky::source),
+    ("policy_sticky_both", policies::sticky::both),
+    ("policy_reload", policies::reload::keeps_flows),
+    ("policy_kill9", policies::reload::kill9),
+    ("policy_shown", policies::reload::shown),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
