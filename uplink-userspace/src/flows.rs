@@ -188,24 +188,34 @@ pub fn flow(uplinks: &Uplinks, key: &FlowKey, pin: &Pin, now_s: u32) -> Option<F
     })
 }
 
-/// As `ss` and `nft` call them.
-fn protocol(number: u8) -> String {
-    let name = match number {
-        1 => "icmp",
-        4 => "ipip",
-        6 => "tcp",
-        17 => "udp",
-        33 => "dccp",
-        41 => "ipv6",
-        47 => "gre",
-        50 => "esp",
-        51 => "ah",
-        58 => "icmpv6",
-        132 => "sctp",
-        136 => "udplite",
-        other => return other.to_string(),
-    };
-    name.into()
+/// Protocols as `ss` and `nft` call them.
+const PROTOCOLS: [(&str, u8); 12] = [
+    ("icmp", 1),
+    ("ipip", 4),
+    ("tcp", 6),
+    ("udp", 17),
+    ("dccp", 33),
+    ("ipv6", 41),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", 58),
+    ("sctp", 132),
+    ("udplite", 136),
+];
+
+/// The name of a protocol, or its number.
+#[must_use]
+pub fn protocol(number: u8) -> String {
+    let known = PROTOCOLS.iter().find(|(_, n)| *n == number);
+    known.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+}
+
+/// The number of a protocol by its name, or by itself.
+#[must_use]
+pub fn protocol_number(text: &str) -> Option<u8> {
+    let known = PROTOCOLS.iter().find(|(name, _)| *name == text);
+    known.map(|(_, number)| *number).or_else(|| text.parse().ok())
 }
 
 /// The table for people.
