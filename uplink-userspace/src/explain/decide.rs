@@ -73,6 +73,7 @@ pub(super) struct Fresh {
 impl<W: World> Case<'_, W> {
     fn answer(&self) -> Result<Answer> {
         let mut answer = self.blank();
+        answer.notes = self.notes()?;
         if let Some(alone) = self.never_ours()? {
             return self.leave(answer, alone);
         }

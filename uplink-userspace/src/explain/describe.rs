@@ -1,12 +1,14 @@
 //! Records and numbers in the words of the answer.
 
 use anyhow::Result;
+use uplink_common::policy::{Field, has_ports};
 
 use super::answer::{self, Answer, Candidate, Outcome, Route, VERSION};
 use super::balance::{How, Shares};
 use super::decide::{Case, Held};
 use super::world::{Routed, Scene};
 use super::{Flow, Source, World};
+use crate::policy::classify::Tables as _;
 use crate::{flows, maps, status};
 
 impl<W: World> Case<'_, W> {
@@ -35,19 +37,25 @@ impl<W: World> Case<'_, W> {
             route: None,
             source: None,
             if_down: Vec::new(),
-            notes: self.notes(),
+            notes: Vec::new(),
         }
     }
 
-    fn notes(&self) -> Vec<String> {
+    /// What is odd about the question, or missing from it.
+    pub(super) fn notes(&self) -> Result<Vec<String>> {
         let (flow, mut notes) = (self.flow, Vec::new());
         if self.known.is_none() {
             notes.push(
                 "no daemon answers: this is what the programs do by themselves, and nobody is there to fail over".into(),
             );
         }
-        if flow.dport.is_none() && flow.is_tcp_or_udp() {
-            notes.push("without a destination port, policies by port were taken not to match".into());
+        let fields = self.world.policies().classifier()?.fields;
+        for (field, option) in self.not_given() {
+            if fields & field.bit() != 0 {
+                notes.push(format!(
+                    "without {option}, policies that ask for it were taken not to match"
+                ));
+            }
         }
         if flow.src != Source::Socket && flow.key().is_none() {
             let what = match flow.is_tcp_or_udp() {
@@ -56,7 +64,26 @@ impl<W: World> Case<'_, W> {
             };
             notes.push(format!("give {what} to see the flow's pin and slot"));
         }
-        notes
+        Ok(notes)
+    }
+
+    /// The fields that nothing is known of, and what to give for them.
+    fn not_given(&self) -> impl Iterator<Item = (Field, &'static str)> {
+        let (flow, socket) = (self.flow, self.flow.src == Source::Socket);
+        let ports = has_ports(flow.proto);
+        let missing = [
+            (
+                Field::Sport,
+                "a source port",
+                ports && !socket && flow.sport.is_none(),
+            ),
+            (Field::Dport, "a destination port", ports && flow.dport.is_none()),
+            (Field::Mac, "--mac", !socket && flow.mac.is_none()),
+            (Field::Uid, "--uid", socket && flow.uid.is_none()),
+            (Field::Cgroup, "--cgroup", socket && self.scene.cgroups.is_empty()),
+        ];
+        let missing = missing.into_iter().filter(|(.., missing)| *missing);
+        missing.map(|(field, option, _)| (field, option))
     }
 
     /// The name of an uplink.

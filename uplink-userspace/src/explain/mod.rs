@@ -2,7 +2,7 @@
 //! so the answer is theirs, not a second opinion.
 //!
 //! `question` -> `decide` (over a [`World`]) -> `answer` -> `text`; `what_if` lets each uplink go down in a copy of
-//! the engine. All of that is pure. `kernel` and `route` are the world as it is.
+//! the engine. All of that is pure. `kernel`, `route` and `scene` are the world as it is.
 
 mod alone;
 pub mod answer;
@@ -14,6 +14,7 @@ mod minds;
 mod policies;
 pub mod question;
 mod route;
+pub mod scene;
 mod shares;
 mod text;
 mod what_if;
