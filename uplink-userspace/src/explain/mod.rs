@@ -26,3 +26,6 @@ pub use minds::minds;
 pub use question::{Flow, Question, Source};
 pub use text::text;
 pub use world::{Known, Scene, World};
+
+#[cfg(test)]
+mod tests;
