@@ -6,7 +6,8 @@
 //! | `org.uplink.Status` | | [`crate::status::Status`] |
 //! | `org.uplink.Drain`, `org.uplink.Enable` | `name` | `changed`, `text` |
 //! | `org.uplink.Reload` | | [`crate::changes::Changes`] |
-//! | `org.uplink.Flows` | `uplink`, `limit`, both optional | `flows`, `total`; in parts with `more` |
+//! | `org.uplink.Flows` | `uplink`, `policy`, `address`, `limit`, all optional | `flows`, `total`; in parts with `more` |
+//! | `org.uplink.Explain` | those of [`crate::explain::Question`] | [`crate::explain::Answer`] |
 
 mod client;
 mod server;
@@ -31,6 +32,8 @@ pub const DRAIN: &str = "org.uplink.Drain";
 pub const ENABLE: &str = "org.uplink.Enable";
 /// Reads the configuration file again.
 pub const RELOAD: &str = "org.uplink.Reload";
+/// What becomes of a flow, and why.
+pub const EXPLAIN: &str = "org.uplink.Explain";
 /// The pinned flows.
 pub const FLOWS: &str = "org.uplink.Flows";
 
@@ -40,6 +43,8 @@ pub const METHOD_NOT_FOUND: &str = "org.varlink.service.MethodNotFound";
 pub const INVALID_PARAMETER: &str = "org.varlink.service.InvalidParameter";
 /// There is no uplink of that name.
 pub const NO_SUCH_UPLINK: &str = "org.uplink.NoSuchUplink";
+/// There is no policy of that name.
+pub const NO_SUCH_POLICY: &str = "org.uplink.NoSuchPolicy";
 /// The configuration file is wrong; the message shows where.
 pub const INVALID_CONFIGURATION: &str = "org.uplink.InvalidConfiguration";
 /// It would leave people without an uplink.
@@ -134,7 +139,13 @@ impl Error {
     /// Whether it is the caller's input that is wrong.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        [INVALID_CONFIGURATION, NO_SUCH_UPLINK, INVALID_PARAMETER].contains(&&*self.name)
+        let usage = [
+            INVALID_CONFIGURATION,
+            NO_SUCH_UPLINK,
+            NO_SUCH_POLICY,
+            INVALID_PARAMETER,
+        ];
+        usage.contains(&&*self.name)
     }
 }
 

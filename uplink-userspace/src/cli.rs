@@ -1,5 +1,6 @@
 //! The command line.
 
+mod explain;
 mod show;
 
 use std::io::IsTerminal as _;
@@ -44,8 +45,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell which uplink a flow takes, and why
+    #[command(after_help = "Example: uplink explain 192.168.0.9:40000 203.0.113.7:443\n\
+                            Example: uplink explain --proto udp --iif eth1 [fd00::9]:5060 [2001:db8::1]:5060\n\
+                            Example: uplink explain --uid backup - 203.0.113.7:22\n\n\
+        The answer comes from the very maps that the programs read. Without a source port it names all\n\
+        uplinks that come into question; - is a socket of this host.")]
+    Explain(explain::Asked),
     /// List the pinned flows, newest first
     #[command(after_help = "Example: uplink flows --uplink isp1\n\
+                            Example: uplink flows --policy voip --address 192.168.0.0/24\n\
                             Example: uplink flows --json | jq '.[] | select(.idle_s < 60)'")]
     Flows {
         /// As JSON, an array of objects
@@ -54,6 +63,12 @@ enum Command {
         /// Those of one uplink
         #[arg(long, value_name = "NAME")]
         uplink: Option<String>,
+        /// Those that one policy placed
+        #[arg(long, value_name = "NAME")]
+        policy: Option<String>,
+        /// Those with this address, or one of this prefix, at either end
+        #[arg(long, value_name = "ADDRESS")]
+        address: Option<String>,
         /// At most so many; by default 1000, with --json all [up to 1000000]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
         limit: Option<u32>,
@@ -104,8 +119,16 @@ fn run(cli: &Cli) -> Result<()> {
             Command::Run => daemon::run(options).await,
             Command::Check { plan } => inspect::check(&config::load(&options.config)?, *plan).await,
             Command::Status { json } => show::status(options, *json).await,
-            Command::Flows { json, uplink, limit } => {
-                show::flows(options, *json, uplink.as_deref(), *limit).await
+            Command::Explain(asked) => explain::explain(options, asked).await,
+            Command::Flows {
+                json,
+                uplink,
+                policy,
+                address,
+                limit,
+            } => {
+                let wanted = [("uplink", uplink), ("policy", policy), ("address", address)];
+                show::flows(options, *json, wanted, *limit).await
             }
             Command::Drain { name } => show::order(options, api::DRAIN, name).await,
             Command::Enable { name } => show::order(options, api::ENABLE, name).await,

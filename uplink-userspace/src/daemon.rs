@@ -3,6 +3,7 @@
 //! every few seconds, and at the stop.
 
 mod control;
+mod explain;
 mod failover;
 mod follow;
 mod gateways;

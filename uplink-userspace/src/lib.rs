@@ -14,6 +14,7 @@ pub mod conntrack;
 pub mod daemon;
 pub mod desired;
 pub mod engine;
+pub mod explain;
 pub mod flow_map;
 pub mod flows;
 pub mod foreign;

@@ -46,22 +46,22 @@ struct Part {
     total: u64,
 }
 
-/// `uplink flows`.
+/// `uplink flows`. `wanted` are the parameters that say which.
 pub(super) async fn flows(
     options: &Options,
     json: bool,
-    uplink: Option<&str>,
+    wanted: [(&str, &Option<String>); 3],
     limit: Option<u32>,
 ) -> Result<()> {
     let limit = limit.or((!json).then_some(FLOWS_FOR_PEOPLE));
     let mut parameters = json!({});
-    for (key, value) in [
-        ("uplink", uplink.map(Value::from)),
-        ("limit", limit.map(Value::from)),
-    ] {
+    for (key, value) in wanted {
         if let Some(value) = value {
-            parameters[key] = value;
+            parameters[key] = value.as_str().into();
         }
+    }
+    if let Some(limit) = limit {
+        parameters["limit"] = limit.into();
     }
     match json {
         true => print(&flows_json(options, parameters).await?),
@@ -105,11 +105,11 @@ async fn flows_json(options: &Options, parameters: Value) -> Result<String> {
     Ok(text)
 }
 
-const OTHER_VERSION: &str = "the daemon's answer is not what this version expects: \
+pub(super) const OTHER_VERSION: &str = "the daemon's answer is not what this version expects: \
                              restart the daemon after an upgrade";
 
 /// Whoever reads only the beginning, such as `head`, has what they want.
-fn print(text: &str) -> Result<()> {
+pub(super) fn print(text: &str) -> Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("writing to stdout"),

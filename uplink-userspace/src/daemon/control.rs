@@ -38,6 +38,8 @@ struct Named {
 #[serde(deny_unknown_fields)]
 struct Wanted {
     uplink: Option<String>,
+    policy: Option<String>,
+    address: Option<String>,
     limit: Option<usize>,
 }
 
@@ -57,6 +59,7 @@ impl Daemon {
         match &*method {
             api::STATUS => self.answer_status(parameters, from, reply),
             api::FLOWS => self.answer_flows(parameters, more, reply),
+            api::EXPLAIN => self.answer_explain(parameters, reply),
             api::DRAIN => reply.finish(self.drain(parameters).await),
             api::ENABLE => reply.finish(self.enable(parameters).await),
             api::RELOAD => reply.finish(self.answer_reload(parameters, from).await),
@@ -85,11 +88,10 @@ impl Daemon {
     fn answer_flows(&self, parameters: Value, more: bool, reply: Reply) {
         let asked = read::<Wanted>(parameters).and_then(|wanted| {
             let uplinks = self.pins().map_err(failed)?;
-            let named = wanted.uplink.as_deref().map(|name| self.named(name));
-            let id = named.transpose()?.map(|u| u32::from(u.id));
             let most = if more { FLOWS_MOST } else { FLOWS_AT_ONCE };
             let limit = wanted.limit.unwrap_or(most).min(most);
-            Ok((uplinks, Newest::new(limit, id)))
+            let wanted = self.wanted(&wanted, &uplinks)?;
+            Ok((uplinks, Newest::new(limit, wanted)))
         });
         let (uplinks, newest) = match asked {
             Ok(asked) => asked,
@@ -103,6 +105,18 @@ impl Daemon {
             let listing = tokio::task::spawn_blocking(move || list(&uplinks, newest, &pin, more, reply));
             let _ = listing.await;
         });
+    }
+
+    fn wanted(&self, asked: &Wanted, known: &Uplinks) -> Result<flows::Wanted, Error> {
+        let uplink = asked.uplink.as_deref().map(|name| self.named(name)).transpose()?;
+        let policy = asked.policy.as_deref().map(|name| numbered(name, known));
+        let wrong = |text| Error::new(api::INVALID_PARAMETER, text);
+        let address = asked.address.as_deref().map(flows::addresses);
+        Ok(flows::Wanted {
+            uplink: uplink.map(|u| u32::from(u.id)),
+            policy: policy.transpose()?,
+            address: address.transpose().map_err(wrong)?,
+        })
     }
 
     async fn drain(&mut self, parameters: Value) -> Result<Value, Error> {
@@ -193,6 +207,10 @@ impl Daemon {
         for (id, record) in self.maps.uplinks()? {
             uplinks.insert(id, maps::name(&record), record.generation);
         }
+        let live = self.maps.config()?.policy_bank;
+        for (name, number) in self.maps.policies.numbers(live)? {
+            uplinks.insert_policy(number, name);
+        }
         Ok(uplinks)
     }
 
@@ -282,11 +300,25 @@ impl Daemon {
     }
 }
 
-fn failed(error: anyhow::Error) -> Error {
+/// The number of a policy.
+fn numbered(name: &str, known: &Uplinks) -> Result<u32, Error> {
+    known.policy(name).ok_or_else(|| {
+        let names: Vec<&str> = known.policies().collect();
+        let there_are = match names.is_empty() {
+            true => "the configuration has none".to_owned(),
+            false => format!("there are: {}", names.join(", ")),
+        };
+        let help = config::suggest(name, names.iter().copied(), &there_are);
+        let message = format!("there is no policy {}: {help}", config::shown(name));
+        Error::new(api::NO_SUCH_POLICY, message)
+    })
+}
+
+pub(super) fn failed(error: anyhow::Error) -> Error {
     Error::of(&error)
 }
 
-fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, Error> {
+pub(super) fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, Error> {
     serde_json::from_value(parameters).map_err(|e| Error::new(api::INVALID_PARAMETER, e))
 }
 

@@ -102,7 +102,8 @@ pub fn name(record: &Uplink) -> String {
     String::from_utf8_lossy(&record.name[..end]).into_owned()
 }
 
-pub(super) fn claims(uplinks: &[resolve::Uplink], serving: &Serving) -> Vec<table::Claim> {
+/// Who claims slots of a table, and how many.
+pub(crate) fn claims(uplinks: &[resolve::Uplink], serving: &Serving) -> Vec<table::Claim> {
     let claim = |u: &resolve::Uplink| {
         let weight = serving.weight(u.id);
         (weight > 0).then(|| table::Claim {
