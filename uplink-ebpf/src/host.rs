@@ -96,8 +96,8 @@ fn connect(ctx: &SockAddrContext, dst: Addr) -> Result<Option<()>, Reason> {
     let family = dst.family();
     let before = socket.mark;
     let again = before != 0 && before & !config.mask == 0;
-    if again && serves(config, before, family) {
-        // A datagram socket that connects anew keeps its uplink.
+    if again && serves(config, before, family) && !is_matched(ctx, config, socket, dst) {
+        // A datagram socket that connects anew keeps its uplink, unless a policy speaks of where it goes now.
         return Ok(None);
     }
     if (before != 0 && !again) || socket.bound_dev_if != 0 || (!again && has_source(socket)) {
@@ -227,6 +227,12 @@ fn policy_of(config: &Config, key: &FlowKey, now_s: u32) -> Option<&'static Choi
     policy::choice(policy::find::<true>(config, key, &about))
 }
 
+/// Whether any policy speaks of a socket's way to a destination.
+#[inline(always)]
+fn is_matched(ctx: &SockAddrContext, config: &Config, socket: &bpf_sock, dst: Addr) -> bool {
+    policy_of(config, &key(ctx, socket, dst), pinned::now_s()).is_some()
+}
+
 #[inline(always)]
 fn is_strict(choice: Option<&Choice>) -> bool {
     choice.is_some_and(|c| c.flags & STRICT != 0)
@@ -249,7 +255,8 @@ fn key(ctx: &SockAddrContext, socket: &bpf_sock, dst: Addr) -> FlowKey {
     }
 }
 
-/// Whether the uplink that a mark names takes new flows.
+/// Whether the uplink that a mark names takes new flows. Not for the mark of a strict policy, which would hold what
+/// goes elsewhere now to the uplink when that dies.
 #[inline(always)]
 fn serves(config: &Config, mark: u32, family: Family) -> bool {
     let value = (mark & config.mask) >> (config.shift & 31);
@@ -259,9 +266,9 @@ fn serves(config: &Config, mark: u32, family: Family) -> bool {
     } else {
         value
     };
-    UPLINKS.get(id).is_some_and(|u| {
-        [u.host_mark, u.mark].contains(&(mark & config.mask)) && u.families & family.bit() != 0
-    })
+    UPLINKS
+        .get(id)
+        .is_some_and(|u| u.host_mark == mark & config.mask && u.families & family.bit() != 0)
 }
 
 #[inline(always)]
