@@ -1,6 +1,7 @@
 //! The program under test, with real maps and real routes around it.
 
 mod cost;
+mod first;
 mod halves;
 mod hands;
 mod policies;
