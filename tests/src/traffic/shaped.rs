@@ -66,6 +66,12 @@ impl Flow {
         self
     }
 
+    /// Its source and destination.
+    #[must_use]
+    pub const fn ends(&self) -> [SocketAddr; 2] {
+        [self.from, self.to]
+    }
+
     /// With this code point in every packet.
     #[must_use]
     pub const fn code_point(self, code_point: u8) -> Self {

@@ -7,6 +7,7 @@ mod balance;
 mod calm;
 mod dead_flows;
 mod detect;
+mod explain;
 mod failback;
 mod failover;
 mod fleet;
@@ -215,6 +216,9 @@ const SCENARIOS: &[Scenario] = &[
     ("policy_reload", policies::reload::keeps_flows),
     ("policy_kill9", policies::reload::kill9),
     ("policy_shown", policies::reload::shown),
+    ("explain_comes_true", explain::comes_true),
+    ("explain_without_daemon", explain::without_daemon),
+    ("explain_sockets", explain::sockets),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),

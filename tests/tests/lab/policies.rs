@@ -21,7 +21,7 @@ const QUICK: &str = "[probe]\ninterval = \"100ms\"\ntimeout = \"200ms\"\nfall = 
                      [health]\nhold_down = \"0s\"\nslow_start = \"0s\"\nswitches_per_minute = 60\n";
 
 /// Weights 3:1, as [`expect_balanced`] wants them.
-fn config(sections: &str) -> Config {
+pub fn config(sections: &str) -> Config {
     Config {
         more: format!("{QUICK}{sections}"),
         ..Config::default()
@@ -29,7 +29,7 @@ fn config(sections: &str) -> Config {
 }
 
 /// A daemon whose uplinks are up, with these sections.
-fn start<'a>(lab: &'a Lab, sections: &str) -> Result<Daemon<'a>> {
+pub fn start<'a>(lab: &'a Lab, sections: &str) -> Result<Daemon<'a>> {
     let daemon = Daemon::start(lab, &config(sections))?;
     daemon.await_up()?;
     Ok(daemon)
