@@ -60,7 +60,7 @@ fn ask(lab: &Lab, more: &[&str], ends: [&str; 2]) -> Result<Value> {
 /// With the code point, 46 where `of` is among the flows that have it.
 fn asked(lab: &Lab, flow: &Flow, at: usize) -> Result<Value> {
     let [from, to] = flow.ends().map(|end| end.to_string());
-    let dscp = if at % usize::from(FLOWS) % 5 == 0 {
+    let dscp = if (at % usize::from(FLOWS)).is_multiple_of(5) {
         "46"
     } else {
         "0"

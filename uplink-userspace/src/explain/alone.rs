@@ -29,7 +29,7 @@ impl<W: World> Case<'_, W> {
             let text = format!("{src:?} is an address of this host: a socket that chose it is left alone");
             return alone(Reason::HostOwn, text);
         }
-        if !scene.lan.iter().any(|name| *name == scene.iif.0) {
+        if !scene.lan.contains(&scene.iif.0) {
             return Ok(Some(Alone {
                 reason: NOT_LAN,
                 text: format!(
