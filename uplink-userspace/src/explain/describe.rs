@@ -60,7 +60,7 @@ impl<W: World> Case<'_, W> {
         if flow.src != Source::Socket && flow.key().is_none() {
             let what = match flow.is_tcp_or_udp() {
                 true => "both ports",
-                false => "the echo's identifier, as a port",
+                false => "the echo's identifier, as a port,",
             };
             notes.push(format!("give {what} to see the flow's pin and slot"));
         }

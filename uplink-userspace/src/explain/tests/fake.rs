@@ -41,7 +41,7 @@ strict = true
 [[policy]]
 name = "bank"
 match = { dst = ["203.0.113.64/26"], dport = "443" }
-use = ["isp1", "isp2"]
+use = { isp1 = 1, isp2 = 1 }
 sticky = "source"
 [[policy]]
 name = "backup"
@@ -49,7 +49,7 @@ match = { uid = 34 }
 use = ["isp2"]
 [[policy]]
 name = "video"
-match = { domain = ["*.example.org"], src = "!10.9.0.200" }
+match = { domain = ["*.example.org"], not = { src = "10.9.0.200" } }
 use = ["isp1"]
 "#;
 

@@ -42,7 +42,7 @@ fn a_policy_gives_its_own() {
         .collect();
     assert_eq!(
         (by.join(", "), voip.line, voip.strict),
-        ("dport 5061, proto udp".into(), 15, true)
+        ("dport 5061, proto udp".into(), 14, true)
     );
     assert_eq!((voip.uses, voip.sticky), (vec!["isp2".to_owned()], None));
     assert_eq!(answer.mark.as_deref(), Some("0x2000000"));
