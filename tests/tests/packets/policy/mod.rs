@@ -44,6 +44,7 @@ pub fn named(name: &str) -> Policy {
 }
 
 mod cgroups;
+mod dns;
 mod draw;
 mod packet;
 mod random;
