@@ -15,6 +15,9 @@ use crate::policy::compile::{Surroundings, compile, in_force};
 use crate::policy::{lint, schedule};
 use crate::status::{self, Warning};
 
+/// Faults of each kind that are told one by one.
+const LINTS: usize = 10;
+
 /// What the maps hold.
 #[derive(Default)]
 pub(super) struct Policies {
@@ -96,7 +99,7 @@ impl Policies {
     }
 
     fn judge(&mut self, policies: &[Policy]) {
-        self.warnings = lint::warnings(policies);
+        self.warnings = lint::warnings(policies, LINTS);
         for warning in &self.warnings {
             tracing::warn!("{}: {}", warning.code, warning.text);
         }

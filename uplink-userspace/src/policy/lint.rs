@@ -82,16 +82,25 @@ pub fn lint(policies: &[Policy]) -> Vec<Lint> {
     lints
 }
 
-/// The same as warnings of `status` and `check`.
+/// The same as warnings of `status` and `check`: `most` of each kind, and how many more there are.
 #[must_use]
-pub fn warnings(policies: &[Policy]) -> Vec<Warning> {
-    let lints = lint(policies).into_iter();
-    let warnings = lints.map(|lint| Warning {
-        code: lint.kind.code().into(),
-        text: lint.text,
-        remedy: lint.kind.remedy().into(),
-    });
-    warnings.collect()
+pub fn warnings(policies: &[Policy], most: usize) -> Vec<Warning> {
+    let lints = lint(policies);
+    let mut warnings = Vec::new();
+    for kind in [Kind::Empty, Kind::Shadowed, Kind::Contradiction, Kind::Overlap] {
+        let of_kind = || lints.iter().filter(|lint| lint.kind == kind);
+        let warning = |text| Warning {
+            code: kind.code().into(),
+            text,
+            remedy: kind.remedy().into(),
+        };
+        warnings.extend(of_kind().take(most).map(|lint| warning(lint.text.clone())));
+        let more = of_kind().count().saturating_sub(most);
+        if more > 0 {
+            warnings.push(warning(format!("{more} more such policies: `uplink check` names them all")));
+        }
+    }
+    warnings
 }
 
 /// How policies relate to each other in each field.
