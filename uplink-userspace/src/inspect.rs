@@ -25,7 +25,10 @@ pub async fn check(config: &Config, print_plan: bool) -> Result<()> {
     }
     let uplinks = found.uplinks;
     let warnings = resolve::warnings(config, &uplinks);
-    for warning in warnings.into_iter().chain(lint::warnings(&config.policies, usize::MAX)) {
+    for warning in warnings
+        .into_iter()
+        .chain(lint::warnings(&config.policies, usize::MAX))
+    {
         eprintln!("warning: {}\nhelp: {}", warning.text, warning.remedy);
     }
     let compiled = compiled(config)?;

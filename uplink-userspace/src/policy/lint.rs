@@ -97,7 +97,9 @@ pub fn warnings(policies: &[Policy], most: usize) -> Vec<Warning> {
         warnings.extend(of_kind().take(most).map(|lint| warning(lint.text.clone())));
         let more = of_kind().count().saturating_sub(most);
         if more > 0 {
-            warnings.push(warning(format!("{more} more such policies: `uplink check` names them all")));
+            warnings.push(warning(format!(
+                "{more} more such policies: `uplink check` names them all"
+            )));
         }
     }
     warnings

@@ -178,11 +178,20 @@ fn partial_overlaps_are_told() {
 
 #[test]
 fn warnings_have_a_name_and_a_remedy() {
-    let warnings = warnings(&read(&[("a", ""), ("b", "")]));
+    let warnings = warnings(&read(&[("a", ""), ("b", "")]), 10);
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].code, "policy-shadowed");
     assert!(!warnings[0].remedy.is_empty());
-    assert!(super::warnings(&[]).is_empty());
+    assert!(super::warnings(&[], 10).is_empty());
+    let many: Vec<(String, &str)> = (0..20).map(|n| (format!("p{n}"), "")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, m)| (&**name, *m)).collect();
+    let few = super::warnings(&read(&many), 10);
+    assert_eq!(few.len(), 11);
+    assert_eq!(
+        few[10].text,
+        "9 more such policies: `uplink check` names them all"
+    );
+    assert_eq!(super::warnings(&read(&many), usize::MAX).len(), 19);
 }
 
 #[test]
