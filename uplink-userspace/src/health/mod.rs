@@ -159,7 +159,8 @@ impl Health {
         self.rounds.lost() > 0 || self.outage.is_some()
     }
 
-    /// When an answer last came, if any.
+    /// When an answer last came that made a round good, or came in a good one. Less than a quorum's answer is no
+    /// sign that the targets of those who are silent live.
     #[must_use]
     pub fn heard(&self) -> Option<Duration> {
         self.heard
@@ -241,7 +242,14 @@ impl Health {
 
     /// Whose word does not count, by bit; where that is everybody's, everybody's does.
     pub fn set_dead(&mut self, targets: u32) {
+        if targets == self.dead {
+            return;
+        }
         self.dead = targets;
+        self.rounds.judge_anew(self.jury());
+        if self.rounds.lost() == 0 {
+            self.silent_since = None;
+        }
     }
 
     fn jury(&self) -> Jury {
@@ -268,7 +276,9 @@ impl Health {
             self.window.record(false);
             self.detector.record(now, target, false);
         }
-        self.heard = Some(now);
+        if self.rounds.is_good(round) {
+            self.heard = Some(now);
+        }
         if self.rounds.lost() == 0 {
             self.silent_since = None;
         }

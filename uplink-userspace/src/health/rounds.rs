@@ -81,6 +81,24 @@ impl Rounds {
         self.good
     }
 
+    /// Whether a round is known to be good.
+    pub(super) fn is_good(&self, id: u64) -> bool {
+        let at = self.recent.binary_search_by_key(&id, |r| r.id);
+        at.is_ok_and(|at| self.recent.get(at).is_some_and(|r| r.outcome == Outcome::Good))
+    }
+
+    /// Other targets count from now on: what was said so far is judged anew.
+    pub(super) fn judge_anew(&mut self, jury: Jury) {
+        for round in &mut self.recent {
+            round.outcome = jury.judge(round);
+        }
+        let good = |r: &&Round| r.outcome == Outcome::Good;
+        self.newest_good = self.recent.iter().rev().find(good).map(|r| r.id);
+        self.lost = self.bad_since_good();
+        let finished = self.recent.iter().rev().filter(|r| r.outcome != Outcome::Open);
+        self.good = finished.take_while(good).count() as u32;
+    }
+
     /// Takes a result: a probe is answered or lost once, and a reply that comes late makes its
     /// round good after all.
     pub(super) fn take(&mut self, id: u64, target: u8, said: Said, jury: Jury) -> Taken {
