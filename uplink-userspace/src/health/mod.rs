@@ -89,6 +89,8 @@ pub struct Health {
     worse: Worse,
     /// When it was last heard of.
     heard: Option<Duration>,
+    /// When any target last answered.
+    answered: Option<Duration>,
     /// When the first of the bad rounds in a row was sent.
     silent_since: Option<Duration>,
     /// No round was bad since.
@@ -98,6 +100,9 @@ pub struct Health {
     flips: Flips,
 }
 
+/// So long less than a quorum may answer before that counts: others ask the same targets by then, at the default
+/// interval and timeout.
+const PARTLY: Duration = Duration::from_secs(3);
 /// In what a path is worse than it should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Worse {
@@ -128,6 +133,7 @@ impl Health {
             rtt: None,
             worse: Worse::default(),
             heard: None,
+            answered: None,
             silent_since: None,
             good_since: None,
             fine_since: None,
@@ -276,6 +282,7 @@ impl Health {
             self.window.record(false);
             self.detector.record(now, target, false);
         }
+        self.answered = Some(now);
         if self.rounds.is_good(round) {
             self.heard = Some(now);
         }
@@ -354,9 +361,20 @@ impl Health {
         Some(to)
     }
 
+    /// Less than a quorum answers: it may be the targets, and whoever else asks them finds that out in the meantime.
+    fn is_spared(&self, now: Duration) -> bool {
+        let jury = self.jury();
+        if jury.quorum.min(jury.targets.count_ones()) < 2 {
+            return false;
+        }
+        let since = self.silent_since.unwrap_or(now);
+        let partly = self.answered.is_some_and(|answered| answered > since);
+        partly && now.saturating_sub(since) < PARTLY
+    }
+
     /// What to think of it now.
     fn next(&mut self, now: Duration) -> Option<Verdict> {
-        if self.outage.is_some() || self.rounds.lost() >= self.settings.fall {
+        if self.outage.is_some() || (self.rounds.lost() >= self.settings.fall && !self.is_spared(now)) {
             return Some(Verdict::Down);
         }
         let most = self.settings.health.switches_per_minute;

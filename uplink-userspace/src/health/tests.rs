@@ -118,6 +118,25 @@ fn what_a_dead_target_says_does_not_count() {
 }
 
 #[test]
+fn less_than_a_quorum_is_no_sign_of_life_until_the_silent_target_is_known_to_be_dead() {
+    let settings = Settings {
+        quorum: 2,
+        ..settings(2)
+    };
+    let mut h = Health::new(settings, Verdict::Unknown);
+    h.answer(at(1), 0, 1, MS);
+    h.answer(at(1), 1, 1, MS);
+    h.answer(at(2), 0, 2, MS);
+    assert_eq!((h.heard(), h.failing()), (Some(at(1)), false));
+    h.lose(at(3), 1, 2, at(2));
+    assert!(h.failing() && h.silent_since().is_some());
+    h.set_dead(0b10);
+    assert!(!h.failing() && h.silent_since().is_none());
+    h.answer(at(4), 0, 3, MS);
+    assert_eq!(h.heard(), Some(at(4)));
+}
+
+#[test]
 fn an_outage_needs_no_probe_and_its_end_does() {
     let mut h = health(1);
     answer(&mut h, 1);

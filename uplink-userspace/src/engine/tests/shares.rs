@@ -289,8 +289,12 @@ fn a_target_that_answers_nobody_condemns_nobody_and_is_named() {
     assert!([1, 2].iter().all(|id| e.verdict(path(*id)) == Verdict::Up));
     let dead: Vec<String> = e.dead_targets().iter().map(ToString::to_string).collect();
     assert_eq!(dead, ["192.0.2.2"]);
-    // One that answers others is not dead: the path is.
-    for round in 30..40 {
+    // One that answers others is not dead: the path is, when others have had the time to say so.
+    for round in 30..50 {
+        if round == 40 {
+            assert_eq!(e.verdict(path(1)), Verdict::Up, "too early to tell");
+            e.now += Duration::from_secs(3);
+        }
         e.on(Event::Answered {
             path: path(2),
             target: 1,
@@ -317,7 +321,10 @@ fn a_target_that_answers_nobody_condemns_nobody_and_is_named() {
 fn a_target_that_only_one_uplink_asks_tells_of_that_uplink() {
     let mut e = strict();
     e.settings.uplinks.get_mut("isp2").unwrap().targets[0].pop();
-    for round in 0..5 {
+    for round in 0..10 {
+        if round == 5 {
+            e.now += Duration::from_secs(3);
+        }
         e.on(answered(1, round));
         e.on(answered(2, round));
         e.on(Event::Lost {
