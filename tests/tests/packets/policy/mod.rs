@@ -45,7 +45,6 @@ pub fn named(name: &str) -> Policy {
 
 mod cgroups;
 mod dns;
-mod dns;
 mod draw;
 mod packet;
 mod random;
