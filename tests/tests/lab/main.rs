@@ -37,14 +37,18 @@ mod tunnels;
 mod weights;
 mod wires;
 
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, exit};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
 type Scenario = (&'static str, fn() -> Result<()>);
+
+/// The file in which a scenario leaves the reason of its failure.
+const CAUSE: &str = "UPLINK_LAB_CAUSE";
 
 /// No scenario may take longer, but for those in [`LIMITS`].
 const LIMIT: Duration = Duration::from_secs(60);
@@ -61,6 +65,7 @@ const LIMITS: &[(&str, Duration)] = &[
     ("detect_arp", Duration::from_secs(240)),
     ("detect_refused", Duration::from_secs(240)),
     ("detect_brownout", Duration::from_secs(240)),
+    ("bandwidth_downloads", Duration::from_secs(90)),
     ("flapping", Duration::from_secs(180)),
     ("starved_cpu", Duration::from_secs(120)),
     ("probe_dns", Duration::from_secs(150)),
@@ -250,12 +255,15 @@ fn run_all(chosen: &[&Scenario]) -> ExitCode {
             Ok(()) => println!("test {name} ... ok"),
             Err(e) => {
                 println!("test {name} ... FAILED\n    {e:#}");
-                failed.push(name);
+                failed.push((name, e));
             }
         }
     }
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-    failed.iter().for_each(|name| println!("    failed: {name}"));
+    // Once more at the end, where whoever sees only that finds it.
+    failed
+        .iter()
+        .for_each(|(name, e)| println!("    failed: {name}: {e:#}"));
     println!(
         "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; \
          finished in {:.2}s\n",
@@ -271,10 +279,23 @@ fn run_all(chosen: &[&Scenario]) -> ExitCode {
     }
 }
 
-/// Runs one scenario in a child; what it measures goes to our stdout.
+/// Runs one scenario in a child; what it measures goes to our stdout, and why it failed is the
+/// error.
 fn in_child(name: &str) -> Result<()> {
+    let cause = std::env::temp_dir().join(format!("uplink-lab-{}-{name}", std::process::id()));
+    let done = run_child(name, &cause);
+    let said = std::fs::read_to_string(&cause).unwrap_or_default();
+    let _ = std::fs::remove_file(&cause);
+    match said.is_empty() {
+        true => done,
+        false => done.context(said),
+    }
+}
+
+fn run_child(name: &str, cause: &Path) -> Result<()> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--scenario", name])
+        .env(CAUSE, cause)
         .spawn()?;
     let id = child.id();
     let status = within(limit(name), &mut child);
@@ -314,6 +335,9 @@ fn scenario(name: &str) -> ExitCode {
         .and_then(|()| uplink_lab::isolate())
         .and_then(|()| run());
     let Err(e) = result else { return ExitCode::SUCCESS };
+    if let Some(cause) = std::env::var_os(CAUSE) {
+        let _ = std::fs::write(cause, format!("{e:#}"));
+    }
     eprintln!(
         "    {name}: {e:#}\n    end of the daemon's log:\n{}",
         uplink_lab::daemon::log_tail()

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | latency | 1 / max(RTT, 1 ms) | TCP's rate is inverse to the RTT (Mathis et al.) |
 //! | loss | sqrt(p0 / (p0 + p)), p0 = 1 % | M. Mathis, J. Semke, J. Mahdavi, T. Ott, "The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm", CCR 27(3), 1997: goodput falls with 1/sqrt(p); p0 is what a hundred probes can tell from no loss |
-//! | bandwidth | capacity towards us x the part that is left in the fuller direction, 5 % at least | new flows go where there is room |
+//! | bandwidth | capacity towards us x the part that is left in the fuller direction, 20 % at least | new flows go where there is room; of a line that is nearly full, the rest is noise |
 //! | quality | the three together | |
 
 use std::time::Duration;
@@ -16,8 +16,11 @@ use crate::rates::Rate;
 const LEAST_RTT_MS: f64 = 1.0;
 /// Loss that a window of a hundred probes cannot tell from none.
 const UNNOTICED_LOSS: f64 = 0.01;
-/// A full uplink still gets its part of this of its capacity, or nobody would see it empty.
-const LEAST_LEFT: f64 = 0.05;
+/// A full uplink counts as having this part of its capacity left. Downloads fill any line, so what is left of a
+/// full one says nothing, and a pause of some on another one must not draw all new flows there: at
+/// 5 % a second's pause halved the share of a line of 100 Mbit/s next to one of 20, and both were
+/// idle in turn.
+const LEAST_LEFT: f64 = 0.2;
 /// Steps in which a recovered uplink's weight grows.
 const RAMP_STEPS: u32 = 5;
 
@@ -194,7 +197,10 @@ mod tests {
         // One direction alone can be full.
         let mut upload = sized(100.0, 0.0);
         upload.carried.up = 10.0 * MBIT;
-        assert!(share(upload, sized(20.0, 0.0)) < 0.21);
+        assert!((share(upload, sized(20.0, 0.0)) - 0.5).abs() < 1e-9);
+        // A pause on the smaller line while both are full moves a few points, not half.
+        let pause = share(sized(100.0, 96.0), sized(20.0, 14.0));
+        assert!((pause - 0.77).abs() < 0.01, "{pause}");
     }
 
     #[test]
