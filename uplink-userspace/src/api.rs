@@ -7,6 +7,7 @@
 //! | `org.uplink.Drain`, `org.uplink.Enable` | `name` | `changed`, `text` |
 //! | `org.uplink.Reload` | | [`crate::changes::Changes`] |
 //! | `org.uplink.Flows` | `uplink`, `policy`, `address`, `limit`, all optional | `flows`, `total`; in parts with `more` |
+//! | `org.uplink.Events` | `after`, `follow`, both optional | `events`, each a [`crate::events::Event`], or how many were `missed`; with `more` and `follow` until the client leaves |
 //! | `org.uplink.Explain` | those of [`crate::explain::Question`] | [`crate::explain::Answer`] |
 
 mod client;
@@ -34,6 +35,8 @@ pub const ENABLE: &str = "org.uplink.Enable";
 pub const RELOAD: &str = "org.uplink.Reload";
 /// What becomes of a flow, and why.
 pub const EXPLAIN: &str = "org.uplink.Explain";
+/// What happened, and with `follow` what happens.
+pub const EVENTS: &str = "org.uplink.Events";
 /// The pinned flows.
 pub const FLOWS: &str = "org.uplink.Flows";
 
@@ -87,6 +90,17 @@ impl Reply {
             result,
             continues: false,
         });
+    }
+
+    /// A part of the answer; as [`Self::part`], for a task.
+    pub async fn send(&self, part: Value, continues: bool) -> bool {
+        let result = Ok(part);
+        self.0.send(Answer { result, continues }).await.is_ok()
+    }
+
+    /// Waits until the client has gone.
+    pub async fn gone(&self) {
+        self.0.closed().await;
     }
 
     /// A part of the answer, of which the last does not continue. Waits for the client, so not

@@ -9,6 +9,7 @@ mod follow;
 mod gateways;
 mod measure;
 mod names;
+mod news;
 mod outages;
 mod policies;
 mod reload;
@@ -25,9 +26,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::census::Census;
 use crate::changes::Changes;
 use crate::config::{self, Config};
 use crate::engine::{Command, Engine, Event};
+use crate::events::{self, Journal, News};
 use crate::host::Host;
 use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
@@ -89,6 +92,9 @@ pub struct Daemon {
     begun: Instant,
     warnings: Vec<Warning>,
     repairs: Repairs,
+    census: Census,
+    journal: Journal,
+    told: news::Told,
     lock: Lock,
 }
 
@@ -132,8 +138,15 @@ pub async fn run(options: &Options) -> Result<()> {
         }
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tracing::info!("ready: {} uplinks", daemon.engine.uplinks().len());
+    let ready = format!("ready: {} uplinks", daemon.engine.uplinks().len());
+    tracing::info!("{ready}");
+    daemon.tell(News::of(events::Kind::Start, ready));
     let end = daemon.serve(&mut sources).await;
+    let words = match end {
+        End::Stop => "stopping: everything is put back",
+        End::HandOver => "leaving the kernel to steer with the last good table",
+    };
+    daemon.tell(News::of(events::Kind::Stop, words));
     drop(sources);
     daemon.weigh().await;
     daemon.keep_usage();
@@ -142,7 +155,7 @@ pub async fn run(options: &Options) -> Result<()> {
     match end {
         End::Stop => daemon.stop().await,
         End::HandOver => {
-            tracing::info!("leaving the kernel to steer with the last good table");
+            tracing::info!("{words}");
             let _ = std::fs::remove_file(api::path(&daemon.options.runtime_dir));
             Ok(())
         }
@@ -259,6 +272,9 @@ impl Daemon {
         if self.pulses.is_multiple_of(4) {
             self.weigh().await;
             self.names.expire();
+            self.tell_states();
+            self.count_flows();
+            self.tell_warnings();
         }
         if self.pulses.is_multiple_of(KEEP_NAMES) {
             self.names.keep(&self.options.runtime_dir);
@@ -295,8 +311,16 @@ impl Daemon {
         };
         self.warnings.retain(|w| w.code != "reload-failed");
         match &reloaded {
-            Ok(()) => tracing::info!("reloaded: {} uplinks", self.engine.uplinks().len()),
+            Ok(()) => {
+                let changes = format!("reloaded: {}", Changes::between(&before, &self.config));
+                tracing::info!("{changes}");
+                self.tell(News::of(events::Kind::Reload, changes));
+            }
             Err(e) => {
+                self.tell(News::of(
+                    events::Kind::Reload,
+                    format!("not reloaded, the old configuration stays: {e:#}"),
+                ));
                 tracing::error!("not reloaded, the old configuration stays: {e:#}");
                 let old = Command::Publish(self.engine.selection().clone());
                 self.carry_out(vec![old]).await;

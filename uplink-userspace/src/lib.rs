@@ -7,6 +7,7 @@
 pub mod aggregate;
 pub mod api;
 pub mod bypass;
+pub mod census;
 pub mod changes;
 pub mod cli;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod conntrack;
 pub mod daemon;
 pub mod desired;
 pub mod engine;
+pub mod events;
 pub mod explain;
 pub mod flow_map;
 pub mod flows;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -91,7 +91,7 @@ async fn client(stream: UnixStream, requests: mpsc::Sender<Request>) -> Result<(
             bail!("request too long or not ended by NUL");
         }
         match serde_json::from_slice(&line) {
-            Ok(call) => answer(call, &requests, &mut write).await?,
+            Ok(call) => answer(call, &requests, &mut read, &mut write).await?,
             Err(e) => {
                 let message = format!("no JSON object with a `method`: {e}");
                 send(&mut write, &failure(Error::new(INVALID_PARAMETER, message))).await?;
@@ -101,7 +101,12 @@ async fn client(stream: UnixStream, requests: mpsc::Sender<Request>) -> Result<(
 }
 
 /// Passes a request on, and to the client all that comes back.
-async fn answer(call: Call, requests: &mpsc::Sender<Request>, write: &mut OwnedWriteHalf) -> Result<()> {
+async fn answer(
+    call: Call,
+    requests: &mpsc::Sender<Request>,
+    read: &mut BufReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+) -> Result<()> {
     let (reply, mut answers) = mpsc::channel(MAX_PARTS);
     let request = Request {
         method: call.method,
@@ -111,8 +116,20 @@ async fn answer(call: Call, requests: &mpsc::Sender<Request>, write: &mut OwnedW
     };
     // A failure drops the request and its end of `answers`, which says so below.
     let _ = requests.send(request).await;
+    let mut listening = true;
     loop {
-        let (message, continues) = match answers.recv().await {
+        let answer = tokio::select! {
+            answer = answers.recv() => answer,
+            // A client that only listens leaves without a word; one that asks on waits its turn.
+            more = read.fill_buf(), if listening => {
+                listening = false;
+                match more {
+                    Ok([]) | Err(_) if call.more => return Ok(()),
+                    _ => continue,
+                }
+            }
+        };
+        let (message, continues) = match answer {
             Some(answer) => (answer.result.map_or_else(failure, success), answer.continues),
             None => (failure(Error::new(STOPPING, "the daemon is stopping")), false),
         };

@@ -4,6 +4,7 @@
 mod health;
 mod names;
 mod nat;
+mod observe;
 mod parse;
 mod policy;
 mod probe;
@@ -25,6 +26,7 @@ use uplink_common::Family;
 use uplink_common::mark::Mask;
 
 pub use health::{Balance, By, Capacity, Health, Limits, Period, Quota, Then};
+pub use observe::{Hooks, Metrics};
 pub use parse::{load, parse};
 pub use policy::{
     Choice, Dns, Domain, Field, Group, Match, Mpath, Policy, Prefer, Resolver, Schedule, Sticky, groups,
@@ -78,6 +80,10 @@ pub struct Config {
     pub dns: Dns,
     /// The interface that stands for all uplinks, if there is one.
     pub mpath: Option<Mpath>,
+    /// Where HTTP is served, if anywhere.
+    pub metrics: Option<Metrics>,
+    /// Programs that hear of changes, if any.
+    pub hooks: Option<Hooks>,
 }
 
 /// One way to the Internet.

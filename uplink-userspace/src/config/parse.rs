@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
 use super::{Config, File};
-use super::{health, nat, policy, probe, sections, uplinks};
+use super::{health, nat, observe, policy, probe, sections, uplinks};
 
 /// Far beyond any real file, and small enough to read at a whim.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -102,6 +102,8 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
         policies: policy::read::policies(&mut top, file, &uplinks),
         dns: policy::names::dns(&mut top),
         mpath: policy::mpath::mpath(&mut top, &uplinks, &lan),
+        metrics: observe::metrics(&mut top),
+        hooks: observe::hooks(&mut top),
         lan,
         local: sections::local(&mut top),
         nat,
@@ -111,7 +113,6 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
         kernel,
         uplinks,
     };
-    sections::unsupported(&mut top);
     top.finish();
     config
 }

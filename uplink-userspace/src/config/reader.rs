@@ -281,19 +281,6 @@ impl<'t, 'p> Reader<'t, 'p> {
         self.refused.push(key);
     }
 
-    /// A key of the contract that this version does not support yet: refusing it is better
-    /// than running without what the user asked for.
-    pub fn refuse(&mut self, key: &'static str, title: &str) {
-        self.pass(key);
-        let Some((value, span)) = self.find(key) else {
-            return;
-        };
-        // The span of `[[key]]` is in its elements.
-        let first = value.as_array().and_then(|list| list.iter().next());
-        let span = first.map_or(span, |item| item.span());
-        self.complain(span, not_yet(title), "remove it");
-    }
-
     /// Complains about the keys that nobody took.
     pub fn finish(self) {
         for key in self.table.keys() {

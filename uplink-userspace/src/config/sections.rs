@@ -143,9 +143,3 @@ fn fwmark_mask(table: &mut Reader<'_, '_>) -> Option<At<Mask>> {
         Mask::new(bits).ok_or_else(|| wrong("is not one run of set bits"))
     })
 }
-
-/// What the contract knows and this version does not do. What equals our behaviour passes.
-pub(super) fn unsupported(top: &mut Reader<'_, '_>) {
-    top.refuse("metrics", "[metrics]");
-    top.refuse("hooks", "[hooks]");
-}

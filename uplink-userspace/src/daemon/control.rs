@@ -10,6 +10,7 @@ use super::{Daemon, Sources};
 use crate::api::{self, Error, Reply};
 use crate::config;
 use crate::engine::{Event, Path};
+use crate::events::{self, News};
 use crate::flows::{self, Counts, Newest, Uplinks};
 use crate::health::Verdict;
 use crate::resolve::Uplink;
@@ -59,6 +60,7 @@ impl Daemon {
         match &*method {
             api::STATUS => self.answer_status(parameters, from, reply),
             api::FLOWS => self.answer_flows(parameters, more, reply),
+            api::EVENTS => self.answer_events(parameters, more, reply),
             api::EXPLAIN => self.answer_explain(parameters, reply),
             api::DRAIN => reply.finish(self.drain(parameters).await),
             api::ENABLE => reply.finish(self.enable(parameters).await),
@@ -77,10 +79,10 @@ impl Daemon {
         let refused = from.probers.refused().into_iter();
         status.refused = refused.map(|(kind, n)| (kind.to_owned(), n)).collect();
         let ids: Vec<u8> = self.engine.uplinks().iter().map(|u| u.id).collect();
-        let pin = self.options.bpffs.join(maps::FLOWS);
-        // Counting pins reads the whole flow table: not on the thread that steers.
-        tokio::task::spawn_blocking(move || {
-            let status = with_flows(status, &ids, &uplinks, &pin);
+        let census = self.census.clone();
+        tokio::task::spawn_local(async move {
+            let counts = census.counts(uplinks).await;
+            let status = counts.and_then(|counts| with_flows(status, &ids, &counts));
             reply.finish(status.map_err(|e| Error::of(&e)));
         });
     }
@@ -137,7 +139,7 @@ impl Daemon {
                 "{name} takes no new flows; those it has finish there (`uplink status` shows how many are left)"
             ),
         };
-        Ok(self.done(text))
+        Ok(self.done(&name, text))
     }
 
     async fn enable(&mut self, parameters: Value) -> Result<Value, Error> {
@@ -151,15 +153,16 @@ impl Daemon {
         self.remember_drained(drained).map_err(failed)?;
         self.handle(Event::Enable(id)).await;
         let text = format!("{name} {}", self.outlook(id));
-        Ok(self.done(text))
+        Ok(self.done(&name, text))
     }
 
     /// Whoever gave the order hears when the kernel does not follow yet.
-    fn done(&self, mut text: String) -> Value {
+    fn done(&mut self, name: &str, mut text: String) -> Value {
         if !self.pending.is_empty() {
             text += ", once the kernel takes the new table (`uplink status` says why it does not)";
         }
         tracing::info!("by hand: {text}");
+        self.tell(News::of(events::Kind::Order, &*text).about(name));
         json!({ "changed": true, "text": text })
     }
 
@@ -199,6 +202,24 @@ impl Daemon {
             let message = format!("there is no uplink {}: {help}", config::shown(name));
             Error::new(api::NO_SUCH_UPLINK, message)
         })
+    }
+
+    /// Counts the flows when it is time, beside the loop.
+    pub(super) fn count_flows(&self) {
+        if !self.census.is_due(std::time::Instant::now()) {
+            return;
+        }
+        match self.pins() {
+            Ok(uplinks) => {
+                let census = self.census.clone();
+                tokio::task::spawn_local(async move {
+                    if let Err(e) = census.count(uplinks).await {
+                        tracing::debug!("counting flows: {e:#}");
+                    }
+                });
+            }
+            Err(e) => tracing::debug!("counting flows: {e:#}"),
+        }
     }
 
     /// What tells valid pins from void ones.
@@ -266,7 +287,7 @@ impl Daemon {
     }
 
     /// Standing conditions that need attention now.
-    fn warnings(&self) -> Vec<Warning> {
+    pub(super) fn warnings(&self) -> Vec<Warning> {
         let mut warnings = self.warnings.clone();
         let alive = |u: &Uplink| status::health(&self.engine, u).0 != status::State::Down;
         if !self.engine.uplinks().iter().any(alive) {
@@ -322,10 +343,7 @@ pub(super) fn read<T: DeserializeOwned>(parameters: Value) -> Result<T, Error> {
     serde_json::from_value(parameters).map_err(|e| Error::new(api::INVALID_PARAMETER, e))
 }
 
-fn with_flows(mut status: Status, ids: &[u8], uplinks: &Uplinks, pin: &std::path::Path) -> Result<Value> {
-    let now_s = flow_map::now_s();
-    let mut counts = Counts::default();
-    flow_map::read(pin, |key, pin| counts.add(uplinks, key, pin, now_s))?;
+fn with_flows(mut status: Status, ids: &[u8], counts: &Counts) -> Result<Value> {
     for (u, id) in status.uplinks.iter_mut().zip(ids) {
         u.set_flows(counts.of(*id));
     }

@@ -10,6 +10,7 @@ use super::Daemon;
 use super::repair::Cause;
 use crate::config::{OnFailback, OnFailover};
 use crate::engine::{Change, Command, Event, Path, Selection};
+use crate::events::{self, News};
 use crate::health::Verdict;
 use crate::resolve::Uplink;
 use crate::{conntrack, desired, nat, reset};
@@ -27,7 +28,11 @@ impl Daemon {
             self.gateways.answered(path);
         }
         let commands = self.engine.handle(self.now(), event);
+        let changed = !commands.is_empty();
         self.carry_out(commands).await;
+        if changed {
+            self.tell_states();
+        }
     }
 
     /// In order. When a table cannot be published nothing that relies on it is done; all of it is
@@ -51,6 +56,7 @@ impl Daemon {
             match command {
                 Command::Publish(_) => {}
                 Command::Abandon(path) => {
+                    self.tell_failover(path);
                     let reset = self.config.nat.on_failover == OnFailover::Reset;
                     self.forget(path, reset).await;
                 }
@@ -87,6 +93,14 @@ impl Daemon {
         match nat::reset_mark(mask, self.engine.uplinks(), strict).filter(|_| reset) {
             None => dead.forget().await,
             Some(mark) => drop(tokio::task::spawn_local(async move { dead.reset(mark).await })),
+        }
+    }
+
+    fn tell_failover(&mut self, path: Path) {
+        if let Some(name) = self.uplink(path.uplink).map(|u| u.name.clone()) {
+            let family = family_name(path.family);
+            let text = format!("{name} is dead ({family}): its flows start anew elsewhere");
+            self.tell(News::of(events::Kind::Failover, text).about(&name));
         }
     }
 
@@ -165,6 +179,7 @@ impl Daemon {
     pub(super) fn note(&mut self, kind: crate::repairs::Kind, text: &str) {
         tracing::warn!("repaired {}: {text}", kind.name());
         self.repairs.note(kind, SystemTime::now(), text);
+        self.tell(News::of(events::Kind::Repair, format!("{}: {text}", kind.name())));
     }
 }
 

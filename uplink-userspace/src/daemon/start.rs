@@ -15,8 +15,10 @@ use super::measure::Measured;
 use super::names::Names;
 use super::policies::Policies;
 use super::{Daemon, stop};
+use crate::census::Census;
 use crate::config::{self, Config};
 use crate::engine::{Engine, Settings};
+use crate::events::Journal;
 use crate::host::Host;
 use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
 use crate::lock::Lock;
@@ -118,6 +120,9 @@ impl Parts {
             begun: tokio::time::Instant::now(),
             warnings: Vec::new(),
             repairs: Repairs::default(),
+            census: Census::new(options.bpffs.join(maps::FLOWS)),
+            journal: Journal::default(),
+            told: super::news::Told::default(),
             lock,
         }
     }

@@ -1,0 +1,127 @@
+//! What the daemon tells of: states and warnings that changed since it last looked, and what it did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Daemon;
+use crate::api::{Error, REFUSED, Reply};
+use crate::events::{Event, Journal, Kind, News};
+use crate::status::{self, State};
+
+/// Followers at one time; each holds a place at the control socket for as long as it likes.
+const FOLLOWERS: usize = 16;
+static FOLLOWING: Semaphore = Semaphore::const_new(FOLLOWERS);
+
+/// What was told last.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    states: BTreeMap<String, State>,
+    warnings: BTreeSet<(String, String)>,
+}
+
+/// Parameters of `Events`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// Those after this number.
+    #[serde(default)]
+    after: u64,
+    /// Goes on with those that come, until the client leaves.
+    #[serde(default)]
+    follow: bool,
+}
+
+impl Daemon {
+    /// Tells followers, and remembers.
+    pub(super) fn tell(&mut self, news: News) {
+        self.journal.tell(SystemTime::now(), news);
+    }
+
+    /// Tells of every uplink whose state is not what it was.
+    pub(super) fn tell_states(&mut self) {
+        let mut now = BTreeMap::new();
+        let mut news = Vec::new();
+        for u in self.engine.uplinks() {
+            let (state, reason) = status::health(&self.engine, u);
+            let old = self.told.states.get(&u.name).copied().unwrap_or(State::Unknown);
+            if state != old {
+                let why = if reason.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {reason}")
+                };
+                let text = format!("{} is {state}{why}", u.name);
+                let states = Some((old, state));
+                news.push(News {
+                    states,
+                    ..News::of(Kind::State, text).about(&u.name)
+                });
+            }
+            now.insert(u.name.clone(), state);
+        }
+        self.told.states = now;
+        news.into_iter().for_each(|n| self.tell(n));
+    }
+
+    /// Tells of every warning that began or ended.
+    pub(super) fn tell_warnings(&mut self) {
+        let now = self.warnings().into_iter().map(|w| (w.code, w.text)).collect();
+        let before = std::mem::replace(&mut self.told.warnings, now);
+        let line = |(code, text): &(String, String)| format!("[{code}] {text}");
+        let began: Vec<_> = self.told.warnings.difference(&before).map(line).collect();
+        let ended: Vec<_> = before.difference(&self.told.warnings).map(line).collect();
+        began
+            .into_iter()
+            .for_each(|text| self.tell(News::of(Kind::Warning, text)));
+        ended
+            .into_iter()
+            .for_each(|text| self.tell(News::of(Kind::Resolved, text)));
+    }
+
+    pub(super) fn answer_events(&self, parameters: Value, more: bool, reply: Reply) {
+        let wanted = match super::control::read::<Wanted>(parameters) {
+            Ok(wanted) => wanted,
+            Err(e) => return reply.finish(Err(e)),
+        };
+        let known = part(self.journal.after(wanted.after));
+        if !(more && wanted.follow) {
+            return reply.finish(Ok(known));
+        }
+        let Ok(place) = FOLLOWING.try_acquire() else {
+            let message = format!("{FOLLOWERS} others follow the events already");
+            return reply.finish(Err(Error::new(REFUSED, message)));
+        };
+        let follower = follow(&self.journal, known, reply);
+        tokio::task::spawn_local(async move {
+            follower.await;
+            drop(place);
+        });
+    }
+}
+
+/// Sends what is known and all that comes, until the client or the daemon has gone.
+fn follow(journal: &Journal, known: Value, reply: Reply) -> impl Future<Output = ()> + use<> {
+    let mut events = journal.follow();
+    async move {
+        let mut message = known;
+        while reply.send(message, true).await {
+            message = tokio::select! {
+                event = events.recv() => match event {
+                    Ok(event) => part([&event]),
+                    Err(RecvError::Lagged(n)) => json!({ "events": [], "missed": n }),
+                    Err(RecvError::Closed) => return,
+                },
+                () = reply.gone() => return,
+            };
+        }
+    }
+}
+
+fn part<'a>(events: impl IntoIterator<Item = &'a Event>) -> Value {
+    json!({ "events": events.into_iter().collect::<Vec<_>>() })
+}
