@@ -316,6 +316,14 @@ pub fn run(lab: &Lab, arguments: &[&str]) -> Result<Output> {
     command.output().with_context(|| format!("uplink {arguments:?}"))
 }
 
+/// A subcommand in the router's namespace, to be started.
+///
+/// # Errors
+/// When there is no program.
+pub fn command(lab: &Lab, arguments: &[&str]) -> Result<Command> {
+    Ok(uplink(lab, &program()?, &[], arguments))
+}
+
 /// What a command wrote on both streams.
 #[must_use]
 pub fn said(output: &Output) -> String {

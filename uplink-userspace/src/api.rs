@@ -1,5 +1,7 @@
 //! The control socket. The wire is Varlink's: JSON objects, each ended by a NUL byte, so
-//! `varlinkctl` and any JSON client can talk to it. Requests are bounded in size, time and number.
+//! `varlinkctl` and any JSON client can talk to it. Requests are bounded in size, time, number and
+//! rate. Root, the daemon's own user and members of the group that owns the socket may ask; others
+//! hear `org.uplink.PermissionDenied`.
 //!
 //! | method | parameters | answer |
 //! |---|---|---|
@@ -11,6 +13,8 @@
 //! | `org.uplink.Explain` | those of [`crate::explain::Question`] | [`crate::explain::Answer`] |
 
 mod client;
+mod clients;
+mod peer;
 mod server;
 
 use std::fmt;
@@ -22,7 +26,8 @@ use tokio::sync::mpsc;
 
 use crate::config::Problems;
 
-pub use client::{call, stream};
+pub use client::{call, follow, is_gone, stream};
+pub use peer::Allowed;
 pub use server::{bind, serve};
 
 /// Uplinks, health, shares, warnings.
@@ -52,6 +57,8 @@ pub const NO_SUCH_POLICY: &str = "org.uplink.NoSuchPolicy";
 pub const INVALID_CONFIGURATION: &str = "org.uplink.InvalidConfiguration";
 /// It would leave people without an uplink.
 pub const REFUSED: &str = "org.uplink.Refused";
+/// Others than root and the socket's group may not ask.
+pub const PERMISSION_DENIED: &str = "org.uplink.PermissionDenied";
 /// It went wrong.
 pub const FAILED: &str = "org.uplink.Failed";
 /// The daemon is stopping.

@@ -1,7 +1,10 @@
 //! The command line.
 
+mod events;
 mod explain;
 mod show;
+mod status;
+mod terminal;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -39,11 +42,31 @@ enum Command {
         plan: bool,
     },
     /// Show uplinks, their health and shares
-    #[command(after_help = "Example: uplink status --json | jq '.uplinks[] | {name, state, share}'")]
+    #[command(after_help = "Example: uplink status --json | jq '.uplinks[] | {name, state, share}'\n\
+                            Example: uplink status --watch 5")]
     Status {
-        /// As JSON
+        /// As JSON; with --watch one document per line
         #[arg(long)]
         json: bool,
+        /// Again and again, every 2 or so many seconds, until Ctrl-C; waits for a daemon that has gone
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+              value_parser = clap::value_parser!(u16).range(1..=3600))]
+        watch: Option<u16>,
+    },
+    /// Tell what happened: states, failovers, orders, reloads, repairs, warnings
+    #[command(after_help = "Example: uplink events --follow\n\
+                            Example: uplink events --json --follow | jq -c 'select(.kind == \"state\")'\n\n\
+        The daemon keeps the newest 1000 events since its start.")]
+    Events {
+        /// As JSON, one event per line
+        #[arg(long)]
+        json: bool,
+        /// Go on with those that come, until Ctrl-C; waits for a daemon that has gone
+        #[arg(long)]
+        follow: bool,
+        /// Those after this number alone; each start of the daemon counts from 1
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u64,
     },
     /// Tell which uplink a flow takes, and why
     #[command(after_help = "Example: uplink explain 192.168.0.9:40000 203.0.113.7:443\n\
@@ -118,7 +141,10 @@ fn run(cli: &Cli) -> Result<()> {
         match &cli.command {
             Command::Run => daemon::run(options).await,
             Command::Check { plan } => inspect::check(&config::load(&options.config)?, *plan).await,
-            Command::Status { json } => show::status(options, *json).await,
+            Command::Status { json, watch } => status::status(options, *json, *watch).await,
+            Command::Events { json, follow, after } => {
+                events::events(options, *json, *follow, *after).await
+            }
             Command::Explain(asked) => explain::explain(options, asked).await,
             Command::Flows {
                 json,

@@ -31,6 +31,7 @@ use crate::changes::Changes;
 use crate::config::{self, Config};
 use crate::engine::{Command, Engine, Event};
 use crate::events::{self, Journal, News};
+use crate::hooks::Hooks;
 use crate::host::Host;
 use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
@@ -61,6 +62,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 const PULSE: Duration = Duration::from_millis(250);
 /// Pulses between writing down what was learned of names.
 const KEEP_NAMES: u32 = 240;
+/// Hooks that run at the stop have so long to end.
+const LAST_HOOKS: Duration = Duration::from_secs(2);
 /// Between looks at what the users' own packets tell.
 const LISTEN: Duration = Duration::from_millis(100);
 
@@ -95,6 +98,7 @@ pub struct Daemon {
     census: Census,
     journal: Journal,
     told: news::Told,
+    hooks: Hooks,
     lock: Lock,
 }
 
@@ -150,25 +154,31 @@ pub async fn run(options: &Options) -> Result<()> {
     drop(sources);
     daemon.weigh().await;
     daemon.keep_usage();
-    daemon.names.keep(&daemon.options.runtime_dir);
+    daemon.keep_names();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    match end {
+    let hooks = std::mem::take(&mut daemon.hooks);
+    let ended = match end {
         End::Stop => daemon.stop().await,
         End::HandOver => {
             tracing::info!("{words}");
             let _ = std::fs::remove_file(api::path(&daemon.options.runtime_dir));
             Ok(())
         }
-    }
+    };
+    // The kernel is as it shall be: nobody waits for them but whoever waits for us.
+    hooks.finish(LAST_HOOKS).await;
+    ended
 }
 
 impl Daemon {
     async fn sources(&self, told: mpsc::Receiver<Told>) -> Result<Sources> {
         let (probers, probes) = self.probers()?;
         let (send_request, requests) = mpsc::channel(16);
-        let listener = api::bind(&api::path(&self.options.runtime_dir))?;
+        let socket = api::path(&self.options.runtime_dir);
+        let listener = api::bind(&socket)?;
+        let allowed = api::Allowed::at(&socket)?;
         let mut api = JoinSet::new();
-        api.spawn_local(api::serve(listener, send_request));
+        api.spawn_local(api::serve(listener, allowed, send_request));
         Ok(Sources {
             probers,
             probes,
@@ -220,6 +230,7 @@ impl Daemon {
                 }
                 Some(event) = from.nft.recv() => self.heard_nft(event).await,
                 Some(request) = from.requests.recv() => self.answer(request, from).await,
+                Some(ended) = self.hooks.ended() => self.hook_ended(ended),
                 Some(told) = from.told.recv() => self.names.tell(&told),
                 _ = compare.tick() => self.repair(Cause::Others).await,
                 _ = pulse.tick() => self.pulse(&from.probers).await,
@@ -264,20 +275,34 @@ impl Daemon {
         self.repair_nft().await;
     }
 
+    /// What was learned of names, for the next daemon; it is only slower without.
+    fn keep_names(&mut self) {
+        let kept = self.names.keep(&self.options.runtime_dir);
+        self.warnings.retain(|w| w.code != "not-written");
+        if let Err(e) = kept {
+            tracing::warn!("what was learned of names will not outlive this daemon: {e:#}");
+            self.warnings.push(Warning {
+                code: "not-written".into(),
+                text: format!("what was learned of names will not outlive this daemon: {e:#}"),
+                remedy: "make room there; it is tried again every minute".into(),
+            });
+        }
+    }
+
     /// Gateways and time every time, the rest every second or fourth time.
     async fn pulse(&mut self, probers: &Probers) {
         self.pulses = self.pulses.wrapping_add(1);
         self.ask_silent_gateways().await;
         self.tick(probers).await;
+        self.tell_states();
         if self.pulses.is_multiple_of(4) {
             self.weigh().await;
             self.names.expire();
-            self.tell_states();
             self.count_flows();
             self.tell_warnings();
         }
         if self.pulses.is_multiple_of(KEEP_NAMES) {
-            self.names.keep(&self.options.runtime_dir);
+            self.keep_names();
         }
         if !self.pulses.is_multiple_of(2) {
             return;

@@ -115,8 +115,8 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// Takes in what happened at `time`.
-    pub fn tell(&mut self, time: SystemTime, news: News) {
+    /// Takes in what happened at `time`, and returns how it is told.
+    pub fn tell(&mut self, time: SystemTime, news: News) -> Event {
         self.last += 1;
         let event = Event {
             seq: self.last,
@@ -132,7 +132,8 @@ impl Journal {
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }
-        self.kept.push_back(event);
+        self.kept.push_back(event.clone());
+        event
     }
 
     /// Those that are kept and came after number `seq`, oldest first.

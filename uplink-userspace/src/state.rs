@@ -67,7 +67,12 @@ impl State {
             file.sync_all()?;
             Ok(fs::rename(&new, &path)?)
         };
-        write().with_context(|| format!("writing {}", path.display()))
+        let written = write();
+        if written.is_err() {
+            // On a full disk half a file only takes more room.
+            let _ = fs::remove_file(&new);
+        }
+        written.with_context(|| format!("writing {}", path.display()))
     }
 
     /// Removes the file; the directory too when it is empty and not systemd's.

@@ -1,6 +1,7 @@
 //! What users and dashboards see. The names are a contract: never renamed within a version.
 
 mod policies;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::health::Verdict;
 use crate::resolve;
 
 pub use policies::{Names, Policy, uses};
+pub use table::{Look, render};
 
 /// Version of the JSON form.
 pub const VERSION: u32 = 1;
@@ -70,6 +72,9 @@ pub struct Uplink {
     pub state: State,
     /// Why, where it is not up.
     pub reason: String,
+    /// Since when it answers, or does not, as it does now; RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<String>,
     /// Tier.
     pub tier: u32,
     /// Configured weight.
@@ -265,6 +270,7 @@ pub fn uplink(engine: &Engine, u: &resolve::Uplink) -> Uplink {
         source6: address(u.v6.as_ref(), |l| l.source),
         state,
         reason,
+        since: None,
         tier: u.tier,
         weight: u.weight,
         share: share(engine, u.id),
@@ -286,7 +292,8 @@ pub fn uplink(engine: &Engine, u: &resolve::Uplink) -> Uplink {
 }
 
 /// The part of new IPv4 flows; of IPv6 flows where nobody carries IPv4.
-fn share(engine: &Engine, id: u8) -> f64 {
+#[must_use]
+pub fn share(engine: &Engine, id: u8) -> f64 {
     let selection = engine.selection();
     let serving = if selection.v4.0.is_empty() {
         &selection.v6
@@ -299,86 +306,4 @@ fn share(engine: &Engine, id: u8) -> f64 {
 /// To a microsecond.
 pub(crate) fn rounded(ms: f64) -> f64 {
     (ms * 1e3).round() / 1e3
-}
-
-/// The table for people.
-#[must_use]
-pub fn table(status: &Status) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header([
-        "UPLINK", "STATE", "SHARE", "RTT", "LOSS", "FLOWS", "SENT", "RECEIVED", "GATEWAY",
-    ]);
-    for u in &status.uplinks {
-        table.add_row([
-            u.name.clone(),
-            u.state.to_string(),
-            format!("{:.1} %", u.share * 100.0),
-            u.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms")),
-            format!("{:.1} %", u.loss * 100.0),
-            u.flows.to_string(),
-            bytes(u.tx_bytes),
-            bytes(u.rx_bytes),
-            format!("{} dev {}", u.gateway, u.interface),
-        ]);
-    }
-    let mut text = format!("{table}\n");
-    text += &policies::table(&status.policies);
-    text += &policies::names(status.names.as_ref());
-    for u in status.uplinks.iter().filter(|u| !u.reason.is_empty()) {
-        text += &format!("{}: {}\n", u.name, u.reason);
-    }
-    for u in &status.uplinks {
-        if let Some(quota) = &u.quota {
-            text += &format!("{}: {quota}\n", u.name);
-        }
-        if let Some(seen) = &u.measured {
-            text += &format!(
-                "{}: has carried up to down = \"{}\", up = \"{}\"\n",
-                u.name, seen.down, seen.up
-            );
-        }
-    }
-    for (kind, r) in &status.repairs {
-        let times = if r.count == 1 {
-            "once"
-        } else {
-            &format!("{} times", r.count)
-        };
-        text += &format!("repaired: {kind} {times}, last {}: {}\n", r.last, r.text);
-    }
-    for w in &status.warnings {
-        text += &format!("warning [{}]: {}\n  remedy: {}\n", w.code, w.text, w.remedy);
-    }
-    text
-}
-
-/// Binary units, three digits.
-fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{n} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_readable() {
-        assert_eq!(
-            (bytes(0), bytes(1023), bytes(1536)),
-            ("0 B".into(), "1023 B".into(), "1.5 KiB".into())
-        );
-        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
-    }
 }

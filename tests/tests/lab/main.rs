@@ -2,17 +2,20 @@
 //!
 //! Not libtest: the lab changes its mount namespace, which needs a process with one thread.
 
+mod abuse;
 mod auto;
 mod balance;
 mod calm;
 mod dead_flows;
 mod detect;
+mod events;
 mod explain;
 mod failback;
 mod failover;
 mod fleet;
 mod fragments;
 mod handmade;
+mod hooks;
 mod host;
 mod icmp;
 mod inbound;
@@ -74,6 +77,8 @@ const LIMITS: &[(&str, Duration)] = &[
     ("probe_icmp_liars", Duration::from_secs(90)),
     ("auto_follows", Duration::from_secs(90)),
     ("policy_schedule", Duration::from_secs(120)),
+    ("events_told", Duration::from_secs(90)),
+    ("hooks_in_nobodys_way", Duration::from_secs(180)),
 ];
 
 const SCENARIOS: &[Scenario] = &[
@@ -224,6 +229,14 @@ const SCENARIOS: &[Scenario] = &[
     ("explain_comes_true", explain::comes_true),
     ("explain_without_daemon", explain::without_daemon),
     ("explain_sockets", explain::sockets),
+    ("events_told", events::told),
+    ("events_stalled", events::stalled),
+    ("events_watched", events::watched),
+    ("hooks_environment", hooks::environment),
+    ("hooks_in_nobodys_way", hooks::in_nobodys_way),
+    ("abuse_strangers", abuse::strangers),
+    ("abuse_crowd", abuse::crowd),
+    ("abuse_full_disk", abuse::full_disk),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),

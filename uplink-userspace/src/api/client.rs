@@ -1,17 +1,21 @@
 //! The commands' end of the control socket.
 
+use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use super::{Error, PATIENCE, STATUS};
+use super::{Error, PATIENCE, STATUS, STOPPING};
 
 /// What changes something may take its time, and giving up would not stop it.
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
+/// Between attempts to be let in.
+const TURN: Duration = Duration::from_millis(10);
 
 /// Asks a running daemon.
 ///
@@ -42,6 +46,20 @@ pub async fn stream(
     talk(runtime_dir, patience(method), &request, take).await
 }
 
+/// As [`stream`], for as long as the daemon has something to say.
+///
+/// # Errors
+/// As [`stream`].
+pub async fn follow(
+    runtime_dir: &Path,
+    method: &str,
+    parameters: Value,
+    take: impl FnMut(Value) -> Result<()>,
+) -> Result<()> {
+    let request = json!({ "method": method, "parameters": parameters, "more": true });
+    talk(runtime_dir, Duration::MAX, &request, take).await
+}
+
 fn patience(method: &str) -> Duration {
     match method {
         STATUS => PATIENCE,
@@ -58,13 +76,17 @@ async fn talk(
     let (read, mut write) = connect(runtime_dir).await?.into_split();
     let mut bytes = serde_json::to_vec(request)?;
     bytes.push(0);
-    write.write_all(&bytes).await?;
+    write.write_all(&bytes).await.map_err(lost)?;
     let mut read = BufReader::new(read);
     loop {
         bytes.clear();
         let answer = tokio::time::timeout(patience, read.read_until(0, &mut bytes)).await;
-        answer.with_context(|| format!("the daemon does not answer within {} s", patience.as_secs()))??;
-        anyhow::ensure!(bytes.pop() == Some(0), "the daemon has gone while answering");
+        answer
+            .with_context(|| format!("the daemon does not answer within {} s", patience.as_secs()))?
+            .map_err(lost)?;
+        if bytes.pop() != Some(0) {
+            anyhow::bail!(Gone("the daemon has gone while answering".into()));
+        }
         let answer: Value = serde_json::from_slice(&bytes).context("the daemon's answer is no JSON")?;
         let continues = answer["continues"] == true;
         take(parameters(answer)?)?;
@@ -87,15 +109,52 @@ fn parameters(mut answer: Value) -> Result<Value, Error> {
 
 async fn connect(runtime_dir: &Path) -> Result<UnixStream> {
     let path = super::path(runtime_dir);
-    let stream = UnixStream::connect(&path).await;
-    stream.with_context(|| match path.exists() {
-        true => format!(
-            "cannot talk to {}: the daemon is not running, or you are not in group `uplink`",
-            path.display()
-        ),
-        false => format!(
-            "{} does not exist: the daemon is not running (start it with `uplink run`)",
-            path.display()
-        ),
+    let begun = Instant::now();
+    let failure = loop {
+        match UnixStream::connect(&path).await {
+            Ok(stream) => return Ok(stream),
+            // Many others wait to be let in.
+            Err(e) if e.kind() == ErrorKind::WouldBlock && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(TURN).await;
+            }
+            Err(e) => break e,
+        }
+    };
+    let path = path.display();
+    Err(match failure.kind() {
+        ErrorKind::NotFound => anyhow!(Gone(format!(
+            "{path} does not exist: the daemon is not running (start it with `uplink run`)"
+        ))),
+        ErrorKind::ConnectionRefused => anyhow!(Gone(format!(
+            "nobody answers at {path}: the daemon is not running (start it with `uplink run`)"
+        ))),
+        ErrorKind::PermissionDenied => {
+            anyhow!("you may not talk to {path}: be root, or a member of the group that owns it")
+        }
+        _ => anyhow::Error::new(failure).context(format!("cannot talk to {path}")),
     })
 }
+
+/// An answer that was cut off.
+fn lost(_: std::io::Error) -> anyhow::Error {
+    anyhow!(Gone("the daemon has gone while answering".into()))
+}
+
+/// Whether the daemon does not run, or has ended, so that waiting for it makes sense.
+#[must_use]
+pub fn is_gone(error: &anyhow::Error) -> bool {
+    let stopping = error.downcast_ref::<Error>().is_some_and(|e| e.name == STOPPING);
+    stopping || error.downcast_ref::<Gone>().is_some()
+}
+
+/// There is no daemon, or no longer; in words.
+#[derive(Debug)]
+struct Gone(String);
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Gone {}

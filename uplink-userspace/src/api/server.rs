@@ -1,9 +1,11 @@
 //! The daemon's end of the control socket.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
@@ -11,16 +13,22 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::error::Elapsed;
 
-use super::{Error, INVALID_PARAMETER, PATIENCE, Reply, Request, STOPPING};
+use super::clients::Clients;
+use super::peer::{Allowed, Peer};
+use super::{Error, INVALID_PARAMETER, PATIENCE, PERMISSION_DENIED, Reply, Request, STOPPING};
 
 /// Longest request, in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
-/// Clients at one time; others wait in the backlog.
+/// Clients at one time. When there are as many, the one that has been idle for longest leaves.
 const MAX_CLIENTS: usize = 64;
 /// Parts of an answer that may wait for a slow client.
 const MAX_PARTS: usize = 2;
+/// Before we look again for a descriptor or a place.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A request on the wire; what else it says is ignored, as Varlink wants it.
 #[derive(Deserialize)]
@@ -54,47 +62,121 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 }
 
 /// Serves clients until the daemon ends.
-pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) {
-    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+pub async fn serve(listener: UnixListener, allowed: Allowed, requests: mpsc::Sender<Request>) {
+    let clients = Rc::new(RefCell::new(Clients::default()));
+    let mut tasks = HashMap::new();
+    let (left, mut leaving) = mpsc::unbounded_channel();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                // Out of descriptors, most likely: let others finish.
+                Err(_) => { tokio::time::sleep(PAUSE).await; continue; }
+            },
+            Some(id) = leaving.recv() => { tasks.remove(&id); continue; }
         };
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: let others finish.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+        make_room(&clients, &mut tasks).await;
+        let (place, left) = (Place::take(&stream, &clients, allowed), left.clone());
         let requests = requests.clone();
-        tokio::task::spawn_local(async move {
-            if let Err(e) = client(stream, requests).await {
+        let id = place.id;
+        let task = tokio::task::spawn_local(async move {
+            if let Err(e) = client(stream, &place, requests).await {
                 tracing::debug!("control socket: {e:#}");
             }
-            drop(place);
+            let _ = left.send(place.id);
         });
+        tasks.insert(id, task.abort_handle());
+        // Whoever has just come may have asked already: they are heard before others are let in.
+        tokio::task::yield_now().await;
     }
 }
 
-async fn client(stream: UnixStream, requests: mpsc::Sender<Request>) -> Result<()> {
+/// Until there is a place, whoever is idle for longest leaves.
+async fn make_room(clients: &RefCell<Clients>, tasks: &mut HashMap<u64, AbortHandle>) {
+    while clients.borrow().len() >= MAX_CLIENTS {
+        let id = clients.borrow().to_leave();
+        match id.and_then(|id| tasks.remove(&id)) {
+            Some(task) => task.abort(),
+            // All are at work, which is bounded in time.
+            None => tokio::time::sleep(PAUSE).await,
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A client's place, free again when dropped.
+struct Place {
+    id: u64,
+    uid: u32,
+    allowed: bool,
+    clients: Rc<RefCell<Clients>>,
+}
+
+impl Place {
+    fn take(stream: &UnixStream, clients: &Rc<RefCell<Clients>>, allowed: Allowed) -> Self {
+        let peer = Peer::of(stream);
+        let uid = peer.as_ref().map_or(u32::MAX, |peer| peer.uid);
+        Self {
+            id: clients.borrow_mut().enter(uid, Instant::now()),
+            uid,
+            allowed: peer.is_ok_and(|peer| allowed.lets_in(&peer)),
+            clients: clients.clone(),
+        }
+    }
+
+    /// Waits for the client as long as for any; meanwhile it is the first to leave.
+    async fn patiently<T>(&self, of_client: impl Future<Output = T>) -> Result<T, Elapsed> {
+        self.clients.borrow_mut().idle(self.id, Instant::now());
+        let result = tokio::time::timeout(PATIENCE, of_client).await;
+        self.clients.borrow_mut().busy(self.id);
+        result
+    }
+
+    /// Waits until its user may ask again.
+    async fn pace(&self) {
+        let wait = self.clients.borrow_mut().pace(self.uid, Instant::now());
+        tokio::time::sleep(wait).await;
+    }
+
+    async fn send(&self, write: &mut OwnedWriteHalf, message: &Value) -> Result<()> {
+        let mut bytes = serde_json::to_vec(message)?;
+        bytes.push(0);
+        Ok(self.patiently(write.write_all(&bytes)).await??)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clients.borrow_mut().leave(self.id);
+    }
+}
+
+async fn client(stream: UnixStream, place: &Place, requests: mpsc::Sender<Request>) -> Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
         let mut line = Vec::new();
         let bounded = &mut (&mut read).take(MAX_REQUEST);
-        let n = tokio::time::timeout(PATIENCE, bounded.read_until(0, &mut line)).await??;
+        let n = place.patiently(bounded.read_until(0, &mut line)).await??;
         if n == 0 {
             return Ok(());
         }
         if line.pop() != Some(0) {
             let error = Error::new(INVALID_PARAMETER, "request too long or not ended by NUL");
-            send(&mut write, &failure(error)).await?;
+            place.send(&mut write, &failure(error)).await?;
             bail!("request too long or not ended by NUL");
         }
+        if !place.allowed {
+            let message = "only root and members of the group that owns the socket may ask";
+            place.send(&mut write, &failure(Error::new(PERMISSION_DENIED, message))).await?;
+            bail!("user {} may not ask", place.uid);
+        }
+        place.pace().await;
         match serde_json::from_slice(&line) {
-            Ok(call) => answer(call, &requests, &mut read, &mut write).await?,
+            Ok(call) => answer(call, place, &requests, &mut read, &mut write).await?,
             Err(e) => {
                 let message = format!("no JSON object with a `method`: {e}");
-                send(&mut write, &failure(Error::new(INVALID_PARAMETER, message))).await?;
+                place.send(&mut write, &failure(Error::new(INVALID_PARAMETER, message))).await?;
             }
         }
     }
@@ -103,6 +185,7 @@ async fn client(stream: UnixStream, requests: mpsc::Sender<Request>) -> Result<(
 /// Passes a request on, and to the client all that comes back.
 async fn answer(
     call: Call,
+    place: &Place,
     requests: &mpsc::Sender<Request>,
     read: &mut BufReader<OwnedReadHalf>,
     write: &mut OwnedWriteHalf,
@@ -138,18 +221,12 @@ async fn answer(
             false => message,
         };
         if !call.oneway {
-            send(write, &message).await?;
+            place.send(write, &message).await?;
         }
         if !continues {
             return Ok(());
         }
     }
-}
-
-async fn send(write: &mut OwnedWriteHalf, message: &Value) -> Result<()> {
-    let mut bytes = serde_json::to_vec(message)?;
-    bytes.push(0);
-    Ok(tokio::time::timeout(PATIENCE, write.write_all(&bytes)).await??)
 }
 
 fn success(parameters: Value) -> Value {

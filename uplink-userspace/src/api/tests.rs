@@ -9,7 +9,9 @@ fn with_server<F: Future<Output = ()>>(answer: fn(Request), test: impl FnOnce(Pa
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime.unwrap(), async {
         let (send, mut requests) = mpsc::channel(1);
-        local.spawn_local(serve(bind(&path(dir.path())).unwrap(), send));
+        let socket = path(dir.path());
+        let listener = bind(&socket).unwrap();
+        local.spawn_local(serve(listener, Allowed::at(&socket).unwrap(), send));
         local.spawn_local(async move {
             while let Some(request) = requests.recv().await {
                 answer(request);
@@ -112,5 +114,58 @@ fn a_connection_takes_several_calls_and_those_that_want_no_answer() {
                       {\"method\":\"echo\",\"parameters\":null,\"upgrade\":false}\0";
         let answer = raw(&dir, calls).await;
         assert_eq!(answer, "{\"parameters\":{\"a\":1}}\0{\"parameters\":{}}\0");
+    });
+}
+
+/// Fills the socket with clients that say nothing, and with others that never read.
+async fn crowd(dir: &Path, silent: usize, deaf: usize) -> Vec<UnixStream> {
+    let mut crowd = Vec::new();
+    for n in 0..silent + deaf {
+        let mut stream = UnixStream::connect(path(dir)).await.unwrap();
+        if n < deaf {
+            let long = "x".repeat(50_000);
+            let call = format!("{{\"method\":\"echo\",\"parameters\":{{\"a\":\"{long}\"}}}}\0").repeat(20);
+            let _ = stream.try_write(call.as_bytes());
+            stream.writable().await.unwrap();
+        } else {
+            let _ = stream.write_all(b"{\"meth").await;
+        }
+        crowd.push(stream);
+    }
+    crowd
+}
+
+#[test]
+fn those_who_ask_are_heard_beside_a_crowd_that_does_not() {
+    with_server(echo, |dir| async move {
+        let _crowd = crowd(&dir, 150, 50).await;
+        let begun = std::time::Instant::now();
+        let sent = json!({ "a": 1 });
+        assert_eq!(call(&dir, "echo", sent.clone()).await.unwrap(), sent);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn who_asks_without_end_is_slowed_down() {
+    with_server(echo, |dir| async move {
+        let begun = std::time::Instant::now();
+        let answer = raw(&dir, "{\"method\":\"echo\"}\0".repeat(164).as_bytes()).await;
+        assert_eq!(answer.matches('\0').count(), 164);
+        // 64 at once, then one each 5 ms.
+        assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn the_command_knows_a_daemon_that_has_gone() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let dir = tempfile::tempdir().unwrap();
+    runtime.unwrap().block_on(async {
+        let missing = call(dir.path(), "echo", json!({})).await.unwrap_err();
+        assert!(is_gone(&missing) && missing.to_string().contains("uplink run"), "{missing:#}");
+        drop(bind(&path(dir.path())).unwrap());
+        let refused = call(dir.path(), "echo", json!({})).await.unwrap_err();
+        assert!(is_gone(&refused) && refused.to_string().contains("nobody answers"), "{refused:#}");
     });
 }

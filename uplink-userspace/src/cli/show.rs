@@ -10,20 +10,9 @@ use crate::api;
 use crate::changes::Changes;
 use crate::flows::{self, Flow};
 use crate::options::Options;
-use crate::status::{self, Status};
 
 /// Flows in a list for people.
 const FLOWS_FOR_PEOPLE: u32 = 1000;
-
-/// `uplink status`.
-pub(super) async fn status(options: &Options, json: bool) -> Result<()> {
-    let answer = api::call(&options.runtime_dir, api::STATUS, json!({})).await?;
-    if json {
-        return print(&format!("{}\n", serde_json::to_string_pretty(&answer)?));
-    }
-    let status: Status = serde_json::from_value(answer).context(OTHER_VERSION)?;
-    print(&status::table(&status))
-}
 
 /// `uplink drain` and `uplink enable`.
 pub(super) async fn order(options: &Options, method: &str, name: &str) -> Result<()> {
@@ -108,10 +97,17 @@ async fn flows_json(options: &Options, parameters: Value) -> Result<String> {
 pub(super) const OTHER_VERSION: &str = "the daemon's answer is not what this version expects: \
                              restart the daemon after an upgrade";
 
-/// Whoever reads only the beginning, such as `head`, has what they want.
+/// Writes to stdout. Whoever reads only the beginning, such as `head`, has what they want.
 pub(super) fn print(text: &str) -> Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("writing to stdout"),
+    write(text).map(drop)
+}
+
+/// As [`print`], at once; whether anybody still reads.
+pub(super) fn write(text: &str) -> Result<bool> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match written {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true).context("writing to stdout"),
     }
 }

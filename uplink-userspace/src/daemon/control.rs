@@ -131,7 +131,10 @@ impl Daemon {
         self.engine.may_drain(id).map_err(refused)?;
         let mut drained = self.engine.drained();
         drained.push(name.clone());
-        self.remember_drained(drained).map_err(failed)?;
+        let forgotten = || format!("{name} is not drained, since a restart would forget it");
+        self.remember_drained(drained)
+            .with_context(forgotten)
+            .map_err(failed)?;
         self.handle(Event::Drain(id)).await;
         let text = match self.engine.is_recalled(id) {
             true => format!("{name} is drained, but takes new flows until another uplink answers"),
@@ -150,7 +153,10 @@ impl Daemon {
         }
         let mut drained = self.engine.drained();
         drained.retain(|n| *n != name);
-        self.remember_drained(drained).map_err(failed)?;
+        let forgotten = || format!("{name} stays drained, since a restart would drain it again");
+        self.remember_drained(drained)
+            .with_context(forgotten)
+            .map_err(failed)?;
         self.handle(Event::Enable(id)).await;
         let text = format!("{name} {}", self.outlook(id));
         Ok(self.done(&name, text))
@@ -252,6 +258,7 @@ impl Daemon {
                 rx_bytes: carried.received.bytes,
                 tx_bytes: carried.sent.bytes,
                 passive_rtt_ms: self.passive_rtt_ms(u),
+                since: self.state_since(&u.name),
                 ..status::uplink(&self.engine, u)
             };
             let mut configured = self.config.uplinks.iter();
@@ -299,6 +306,7 @@ impl Daemon {
         }
         warnings.extend_from_slice(self.policies.warnings());
         warnings.extend(self.shared_names());
+        warnings.extend(self.hooks.warning());
         for target in self.engine.dead_targets() {
             warnings.push(Warning {
                 code: "dead-target".into(),

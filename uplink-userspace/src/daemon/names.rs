@@ -193,16 +193,17 @@ impl Names {
     }
 
     /// Keeps what was learned for the next daemon.
-    pub(super) fn keep(&self, dir: &Path) {
+    ///
+    /// # Errors
+    /// When it cannot be written; it is tried again next time.
+    pub(super) fn keep(&self, dir: &Path) -> Result<()> {
         let mut shared = self.shared();
         if !std::mem::take(&mut shared.changed) {
-            return;
+            return Ok(());
         }
         let rows = Row::all(shared.ear.learned());
         drop(shared);
-        if let Err(e) = kept::write(dir, rows) {
-            tracing::warn!("what was learned of names will not outlive this daemon: {e:#}");
-        }
+        kept::write(dir, rows).inspect_err(|_| self.shared().changed = true)
     }
 
     /// What is known of an address.

@@ -11,6 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::Daemon;
 use crate::api::{Error, REFUSED, Reply};
 use crate::events::{Event, Journal, Kind, News};
+use crate::hooks;
 use crate::status::{self, State};
 
 /// Followers at one time; each holds a place at the control socket for as long as it likes.
@@ -20,7 +21,7 @@ static FOLLOWING: Semaphore = Semaphore::const_new(FOLLOWERS);
 /// What was told last.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    states: BTreeMap<String, State>,
+    states: BTreeMap<String, (State, SystemTime)>,
     warnings: BTreeSet<(String, String)>,
 }
 
@@ -42,30 +43,64 @@ impl Daemon {
         self.journal.tell(SystemTime::now(), news);
     }
 
-    /// Tells of every uplink whose state is not what it was.
+    /// Tells followers and hooks of every uplink whose state is not what it was.
     pub(super) fn tell_states(&mut self) {
-        let mut now = BTreeMap::new();
-        let mut news = Vec::new();
+        let mut before = std::mem::take(&mut self.told.states);
+        let mut changes = Vec::new();
         for u in self.engine.uplinks() {
             let (state, reason) = status::health(&self.engine, u);
-            let old = self.told.states.get(&u.name).copied().unwrap_or(State::Unknown);
+            let known = before.remove(&u.name);
+            let (old, since) = known.unwrap_or((State::Unknown, self.since));
+            let since = if state == old { since } else { SystemTime::now() };
             if state != old {
-                let why = if reason.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {reason}")
-                };
-                let text = format!("{} is {state}{why}", u.name);
-                let states = Some((old, state));
-                news.push(News {
-                    states,
-                    ..News::of(Kind::State, text).about(&u.name)
+                let described = status::uplink(&self.engine, u);
+                changes.push(hooks::Change {
+                    name: u.name.clone(),
+                    old,
+                    new: state,
+                    reason,
+                    interface: described.interface,
+                    gateway: described.gateway,
+                    share: described.share,
+                    time: String::new(),
+                    seq: 0,
                 });
             }
-            now.insert(u.name.clone(), state);
+            self.told.states.insert(u.name.clone(), (state, since));
         }
-        self.told.states = now;
-        news.into_iter().for_each(|n| self.tell(n));
+        changes.into_iter().for_each(|change| self.tell_state(change));
+    }
+
+    fn tell_state(&mut self, change: hooks::Change) {
+        let why = match &*change.reason {
+            "" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        let text = format!("{} is {}{why}", change.name, change.new);
+        let news = News {
+            states: Some((change.old, change.new)),
+            ..News::of(Kind::State, text).about(&change.name)
+        };
+        let event = self.journal.tell(SystemTime::now(), news);
+        self.hooks.tell(hooks::Change {
+            time: event.time,
+            seq: event.seq,
+            ..change
+        });
+    }
+
+    /// Since when the uplink answers, or does not, as it does now.
+    pub(super) fn state_since(&self, name: &str) -> Option<String> {
+        let (_, since) = self.told.states.get(name)?;
+        Some(humantime::format_rfc3339_seconds(*since).to_string())
+    }
+
+    /// What became of a hook.
+    pub(super) fn hook_ended(&mut self, ended: hooks::Ended) {
+        for text in self.hooks.note(ended) {
+            tracing::warn!("{text}");
+            self.tell(News::of(Kind::Hook, text));
+        }
     }
 
     /// Tells of every warning that began or ended.

@@ -113,6 +113,7 @@ impl Daemon {
         }
         (self.config, self.engine, self.ports) = (config, engine, ports);
         self.measured.follow(&self.config);
+        self.hooks.follow(self.config.hooks.as_ref());
         self.followed = Followed::default();
         self.retiring.clear();
         self.pending.clear();

@@ -19,6 +19,7 @@ use crate::census::Census;
 use crate::config::{self, Config};
 use crate::engine::{Engine, Settings};
 use crate::events::Journal;
+use crate::hooks::Hooks;
 use crate::host::Host;
 use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
 use crate::lock::Lock;
@@ -96,6 +97,8 @@ struct Parts {
 
 impl Parts {
     fn with(self, options: &Options, lock: Lock) -> Daemon {
+        let mut hooks = Hooks::default();
+        hooks.follow(self.config.hooks.as_ref());
         let measured = Measured::new(options, &self.config, self.engine.uplinks());
         Daemon {
             options: options.clone(),
@@ -123,6 +126,7 @@ impl Parts {
             census: Census::new(options.bpffs.join(maps::FLOWS)),
             journal: Journal::default(),
             told: super::news::Told::default(),
+            hooks,
             lock,
         }
     }

@@ -78,7 +78,12 @@ pub fn write(dir: &Path, names: Vec<Row>) -> Result<()> {
         file.write_all(&serde_json::to_vec(&File { boot, names })?)?;
         Ok(fs::rename(&new, &path)?)
     };
-    write().with_context(|| format!("writing {}", path.display()))
+    let written = write();
+    if written.is_err() {
+        // On a full disk half a file only takes more room.
+        let _ = fs::remove_file(&new);
+    }
+    written.with_context(|| format!("writing {}", path.display()))
 }
 
 /// The rows that an earlier daemon wrote since the last boot.

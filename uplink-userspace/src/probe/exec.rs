@@ -3,8 +3,6 @@
 //! A program gets a session, a process group and an environment of its own, `/dev/null`, and what
 //! the timeout leaves it. When it has ended, or its time has, everything it started is killed.
 
-mod process;
-
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,9 +10,7 @@ use anyhow::{Result, anyhow, ensure};
 
 use super::kinds::{Refused, Reply, Way, unsent};
 use crate::config::Target;
-use process::Process;
-
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::process::{PATH, Process};
 
 /// A program and its arguments.
 #[derive(Debug)]
@@ -54,7 +50,7 @@ impl Program {
     async fn run(&self, turn: Turn, way: &Way, target: Target) -> std::io::Result<bool> {
         let (command, environment) = (self.0.clone(), environment(way, target));
         // To start a program may take long: its file may be on a server that does not answer.
-        let start = tokio::task::spawn_blocking(move || Process::start(&command, &environment, turn));
+        let start = tokio::task::spawn_blocking(move || Process::start(&command, &environment, None, turn));
         let process = start.await.map_err(std::io::Error::other)??;
         process.exited().await?;
         process.succeeded()

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -15,11 +15,12 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getsid};
 use tokio::io::unix::AsyncFd;
 
-use super::Turn;
 use crate::probe::random;
 
-/// Every process of a probe has this in its environment, with a number that is the probe's alone.
+/// All that a program starts has this in its environment, with a number that is the program's alone.
 const BADGE: &str = "UPLINK_EXEC";
+/// Where programs are looked for by those that we start.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const OPEN_FILES: libc::rlim_t = 256;
 const FILE_SIZE: libc::rlim_t = 64 << 20;
 /// Between looks at what does not want to die.
@@ -27,12 +28,13 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(1), Duration::from
 
 /// A program that runs, or has ended and left others behind. Dropped, it is buried: killed, with
 /// all its descendants, and reaped, by a thread of its own.
-pub(super) struct Process(Option<Remains>);
+pub(crate) struct Process(Option<Remains>);
 
 struct Remains {
     child: Child,
     badge: String,
-    _turn: Turn,
+    /// Given back when nothing of it is left.
+    _turn: Box<dyn Send>,
 }
 
 /// The programs that were started and are not reaped: nobody else may reap them.
@@ -48,15 +50,24 @@ struct Leaders {
 }
 
 impl Process {
-    /// Starts a program. May block where its file is not to be had at once.
+    /// Starts a program. May block where its file is not to be had at once. What it writes goes to
+    /// `output`, or nowhere. `turn` is dropped when nothing of the program is left.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(command: &[String], environment: &[(String, String)], turn: Turn) -> io::Result<Self> {
+    pub fn start(
+        command: &[String],
+        environment: &[(String, String)],
+        output: Option<PipeWriter>,
+        turn: impl Send + 'static,
+    ) -> io::Result<Self> {
         adopt();
         let nonce = u64::from_ne_bytes(random()?);
         let badge = format!("{BADGE}={nonce:016x}");
         let mut prepared = prepare(command, environment);
+        if let Some(output) = output {
+            prepared.stdout(output.try_clone()?).stderr(output);
+        }
         prepared.env(BADGE, format!("{nonce:016x}"));
         leaders(|l| l.starting += 1);
         let started = prepared.spawn();
@@ -70,7 +81,7 @@ impl Process {
             Self(Some(Remains {
                 child,
                 badge,
-                _turn: turn,
+                _turn: Box::new(turn),
             }))
         })
     }
@@ -103,9 +114,22 @@ impl Process {
     /// # Errors
     /// When it is not our child, which does not happen.
     pub fn succeeded(&self) -> io::Result<bool> {
+        Ok(matches!(self.status()?, WaitStatus::Exited(_, 0)))
+    }
+
+    /// How the program has ended, if it has.
+    ///
+    /// # Errors
+    /// As [`Self::succeeded`].
+    pub fn status(&self) -> io::Result<WaitStatus> {
         let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        let status = waitid(Id::Pid(self.pid()), look)?;
-        Ok(matches!(status, WaitStatus::Exited(_, 0)))
+        Ok(waitid(Id::Pid(self.pid()), look)?)
+    }
+
+    /// Asks the program, and all of its group, to end.
+    pub fn terminate(&self) {
+        // The group cannot be another's: its leader is not reaped.
+        let _ = killpg(self.pid(), Signal::SIGTERM);
     }
 }
 
@@ -115,7 +139,7 @@ impl Drop for Process {
         remains.kill();
         // Without a thread to be had, what is left is reaped when the daemon ends.
         let _ = thread::Builder::new()
-            .name("exec-probe".into())
+            .name("bury".into())
             .spawn(|| remains.bury());
     }
 }
@@ -149,8 +173,8 @@ impl Remains {
         leaders(|l| l.pids.get_or_insert_default().remove(&pid));
     }
 
-    /// Kills what this probe has left to us, reaps what is dead of any probe; whether something of
-    /// this one is still there.
+    /// Kills what this program has left to us, reaps what is dead of any; whether something of this
+    /// one is still there.
     fn sweep(&self) -> bool {
         let mut left = false;
         for process in children().into_iter().filter(|p| p.pid != self.leader()) {
@@ -246,7 +270,7 @@ fn adopt() {
     static ADOPT: Once = Once::new();
     ADOPT.call_once(|| {
         if let Err(failure) = nix::sys::prctl::set_child_subreaper(true) {
-            tracing::warn!("what exec probes leave behind stays unnoticed: {failure}");
+            tracing::warn!("what probes' and hooks' programs leave behind stays unnoticed: {failure}");
         }
     });
 }
