@@ -1,4 +1,5 @@
 mod broken;
+mod documented;
 mod health;
 mod policy;
 mod probe;
