@@ -250,22 +250,14 @@ pub fn stale_after_s(config: &Config) -> u32 {
     u32::try_from(after).unwrap_or(u32::MAX)
 }
 
-/// The secret of the hash survives restarts, so that flows whose pin was evicted meanwhile
+/// The secret of the hash, unless the file has one, survives restarts, so that flows whose pin was evicted meanwhile
 /// find the same uplink again.
 fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
     let before = maps.config()?;
-    let seed = if before.abi == ABI {
-        before.seed
-    } else {
-        let half = || {
-            probe::random()
-                .map(u64::from_ne_bytes)
-                .context("reading random bytes")
-        };
-        Seed {
-            k0: half()?,
-            k1: half()?,
-        }
+    let seed = match config.kernel.seed {
+        Some(seed) => seed,
+        None if before.abi == ABI => before.seed,
+        None => random_seed()?,
     };
     Ok(maps::Settings {
         mask: config.kernel.fwmark_mask,
@@ -274,6 +266,14 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
         netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
         stale_after_s: stale_after_s(config),
         learns: learns(config),
+    })
+}
+
+fn random_seed() -> Result<Seed> {
+    let random = || probe::random().context("reading random bytes");
+    Ok(Seed {
+        k0: u64::from_ne_bytes(random()?),
+        k1: u64::from_ne_bytes(random()?),
     })
 }
 
