@@ -36,6 +36,7 @@ pub mod policy;
 pub mod probe;
 pub mod quota;
 pub mod rates;
+pub mod reference;
 pub mod repairs;
 pub mod reset;
 pub mod resolve;
