@@ -18,7 +18,12 @@ const MOST_FLOWS: i64 = 1_000_000;
 
 /// Spreads traffic over several Internet providers behind one or more network cards.
 #[derive(Debug, Parser)]
-#[command(name = "uplink", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "uplink",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     options: Options,

@@ -4,10 +4,14 @@ use std::path::Path;
 
 use super::super::parse;
 
-const DOCUMENTS: [(&str, &str); 4] = [
+const DOCUMENTS: [(&str, &str); 5] = [
     ("README.md", include_str!("../../../../README.md")),
     ("docs/guide.md", include_str!("../../../../docs/guide.md")),
     ("docs/balancing.md", include_str!("../../../../docs/balancing.md")),
+    (
+        "docs/troubleshooting.md",
+        include_str!("../../../../docs/troubleshooting.md"),
+    ),
     ("docs/policies.md", include_str!("../../../../docs/policies.md")),
 ];
 
