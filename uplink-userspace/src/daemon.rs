@@ -8,6 +8,7 @@ mod failover;
 mod follow;
 mod gateways;
 mod measure;
+mod metrics;
 mod names;
 mod news;
 mod outages;
@@ -31,6 +32,7 @@ use crate::changes::Changes;
 use crate::config::{self, Config};
 use crate::engine::{Command, Engine, Event};
 use crate::events::{self, Journal, News};
+use crate::history::History;
 use crate::host::Host;
 use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
@@ -42,6 +44,7 @@ use crate::repairs::{Kind, Repairs};
 use crate::resolve::Followed;
 use crate::routes::Routes;
 use crate::status::Warning;
+use crate::tally::Tally;
 use crate::{api, links, nat};
 
 use failover::Retiring;
@@ -95,6 +98,8 @@ pub struct Daemon {
     census: Census,
     journal: Journal,
     told: news::Told,
+    tally: Tally,
+    history: History,
     lock: Lock,
 }
 
@@ -111,6 +116,7 @@ struct Sources {
     reload: Signal,
     /// Probers, made anew by a reload.
     probers: Probers,
+    metrics: metrics::Served,
     _api: JoinSet<()>,
 }
 
@@ -167,6 +173,7 @@ impl Daemon {
         let (probers, probes) = self.probers()?;
         let (send_request, requests) = mpsc::channel(16);
         let listener = api::bind(&api::path(&self.options.runtime_dir))?;
+        let metrics = metrics::Served::new(send_request.clone());
         let mut api = JoinSet::new();
         api.spawn_local(api::serve(listener, send_request));
         Ok(Sources {
@@ -180,6 +187,7 @@ impl Daemon {
             interrupt: signal(SignalKind::interrupt())?,
             hand_over: signal(SignalKind::user_defined1())?,
             reload: signal(SignalKind::hangup())?,
+            metrics,
             _api: api,
         })
     }
@@ -201,6 +209,8 @@ impl Daemon {
         // What happened while nobody listened, and from where to count.
         self.look_again(from).await;
         self.weigh().await;
+        self.remember_history();
+        self.follow_metrics(&mut from.metrics);
         loop {
             tokio::select! {
                 Some(event) = from.probes.recv() => {
@@ -222,7 +232,10 @@ impl Daemon {
                 Some(request) = from.requests.recv() => self.answer(request, from).await,
                 Some(told) = from.told.recv() => self.names.tell(&told),
                 _ = compare.tick() => self.repair(Cause::Others).await,
-                _ = pulse.tick() => self.pulse(&from.probers).await,
+                _ = pulse.tick() => {
+                    self.pulse(&from.probers).await;
+                    self.follow_metrics(&mut from.metrics);
+                }
                 _ = listen.tick() => self.listen(&from.probers),
                 _ = watchdog.tick() => { let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); }
                 _ = from.terminate.recv() => return End::Stop,
@@ -275,6 +288,7 @@ impl Daemon {
             self.tell_states();
             self.count_flows();
             self.tell_warnings();
+            self.remember_history();
         }
         if self.pulses.is_multiple_of(KEEP_NAMES) {
             self.names.keep(&self.options.runtime_dir);
@@ -332,6 +346,7 @@ impl Daemon {
                 });
             }
         }
+        self.follow_metrics(&mut from.metrics);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         reloaded.map(|()| Changes::between(&before, &self.config))
     }

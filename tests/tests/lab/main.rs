@@ -21,6 +21,7 @@ mod kill;
 mod layout;
 mod liars;
 mod lifecycle;
+mod metrics;
 mod mpath;
 mod mtu;
 mod names;
@@ -224,6 +225,12 @@ const SCENARIOS: &[Scenario] = &[
     ("explain_comes_true", explain::comes_true),
     ("explain_without_daemon", explain::without_daemon),
     ("explain_sockets", explain::sockets),
+    ("metrics_scraped", metrics::scraped),
+    ("metrics_rules", metrics::rules),
+    ("metrics_reloaded", metrics::reloaded),
+    ("metrics_abuse", metrics::abuse),
+    ("metrics_page", metrics::page),
+    ("metrics_large", metrics::large),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),

@@ -19,6 +19,7 @@ use crate::census::Census;
 use crate::config::{self, Config};
 use crate::engine::{Engine, Settings};
 use crate::events::Journal;
+use crate::history::History;
 use crate::host::Host;
 use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
 use crate::lock::Lock;
@@ -30,6 +31,7 @@ use crate::repairs::Repairs;
 use crate::resolve::{self, Followed, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
+use crate::tally::Tally;
 use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, probe, stations, sysctl};
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
@@ -123,6 +125,8 @@ impl Parts {
             census: Census::new(options.bpffs.join(maps::FLOWS)),
             journal: Journal::default(),
             told: super::news::Told::default(),
+            tally: Tally::default(),
+            history: History::default(),
             lock,
         }
     }
