@@ -1,7 +1,8 @@
-//! `cargo xtask`: builds, runs, tests and installs uplink. It runs tools and holds no product logic.
+//! `cargo xtask`: builds, runs, tests, packages and installs uplink. It runs tools and holds no product logic.
 
 mod build;
 mod install;
+mod package;
 mod run;
 mod shell;
 mod test;
@@ -34,6 +35,8 @@ enum Command {
     Fmt,
     /// Build, then install the daemon, its unit, and the names for `ip route` and `ip rule`
     Install(install::Args),
+    /// Build the Debian package
+    Package(package::Args),
     /// Remove what `install` put there; the configuration stays
     Uninstall(install::Place),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::test(&workspace, &args),
         Command::Fmt => shell::run(workspace.cargo().args(["fmt", "--all"])),
         Command::Install(args) => install::install(&workspace, &args),
+        Command::Package(args) => package::package(&workspace, &args),
         Command::Uninstall(place) => install::uninstall(&place),
     };
     match done {
