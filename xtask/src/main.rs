@@ -7,6 +7,7 @@ mod run;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Install(install::Args),
     /// Build the Debian package
     Package(package::Args),
+    /// Install, break, upgrade and remove the package in a virtual machine with systemd
+    Vm(vm::Args),
     /// Remove what `install` put there; the configuration stays
     Uninstall(install::Place),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Fmt => shell::run(workspace.cargo().args(["fmt", "--all"])),
         Command::Install(args) => install::install(&workspace, &args),
         Command::Package(args) => package::package(&workspace, &args),
+        Command::Vm(args) => vm::vm(&workspace, &args),
         Command::Uninstall(place) => install::uninstall(&place),
     };
     match done {
