@@ -44,10 +44,10 @@ def _isp(name, net, backbone):
     """A gateway on the wire that lets nobody use an address of another ISP (BCP 38)."""
     _plug_in(name)
     run(f"ip -n {name} addr add {net}.1/24 dev eth0")
-    run(f"ip -n {name} link add up type veth peer name {name} netns internet")
-    run(f"ip -n {name} addr add {backbone}.1/30 dev up")
+    run(f"ip -n {name} link add beyond type veth peer name {name} netns internet")
+    run(f"ip -n {name} addr add {backbone}.1/30 dev beyond")
     run(f"ip -n internet addr add {backbone}.2/30 dev {name}")
-    run(f"ip -n {name} link set up up")
+    run(f"ip -n {name} link set beyond up")
     run(f"ip -n internet link set {name} up")
     run(f"ip -n {name} route add default via {backbone}.2")
     run(f"ip -n internet route add {net}.0/24 via {backbone}.1")

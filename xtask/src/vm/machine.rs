@@ -1,7 +1,7 @@
 //! One run of the machine, and what it said.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -57,20 +57,30 @@ pub fn run(image: &Image, payload: &Path) -> Result<Tally> {
     let status = child.wait()?;
     if !status.success() || tally.passed + tally.failed == 0 {
         bail!(
-            "the machine did not end by itself ({status}; 124 is the time limit): see {}",
+            "the machine ended early ({status}; 124 is the time limit) or ran no scenario: see {}",
             log.display()
         );
     }
     Ok(tally)
 }
 
+/// Whether KVM has the processor's help. On a machine that is itself virtual, /dev/kvm may open and
+/// yet not get a guest through its boot.
+fn kvm_works() -> bool {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let helped = flags
+        .split_whitespace()
+        .any(|flag| ["vmx", "svm"].contains(&flag));
+    helped && OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
 /// qemu within a time limit that holds even when nobody waits for it any more.
 fn command(image: &Image, payload: &Path, log: &Path) -> Command {
-    let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+    let kvm = kvm_works();
     let (limit, accelerator, cpu) = if kvm {
         (LIMIT_KVM, "kvm", "host")
     } else {
-        println!("/dev/kvm cannot be opened: the machine is emulated, which takes long");
+        println!("this processor offers no KVM here: the machine is emulated, which takes long");
         (LIMIT_EMULATED, "tcg", "max")
     };
     let mut command = Command::new("timeout");
