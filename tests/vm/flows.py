@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 
+from shell import PATIENCE
 from street import BY_SOURCE, SERVER
 
 PORT = 7000
@@ -53,7 +54,7 @@ def spread(count, address):
 def _one(number, address):
     kind = socket.SOCK_STREAM if number % 2 else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind) as flow:
-        flow.settimeout(1)
+        flow.settimeout(PATIENCE)
         try:
             flow.connect((address, PORT))
             flow.send(b"x")
@@ -71,7 +72,7 @@ def stream(count):
     while not asked.select(1 / STREAM_HZ):
         for flow in flows:
             _tick(flow)
-    time.sleep(1)
+    time.sleep(PATIENCE)
     for flow in flows:
         _listen(flow)
     kept = ("kind", "sent", "heard", "sources", "error")
@@ -81,7 +82,7 @@ def stream(count):
 def _open(number):
     kind = ("udp", "tcp")[number % 2]
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
-    made.settimeout(5)
+    made.settimeout(5 * PATIENCE)
     made.connect((SERVER, PORT))
     made.setblocking(False)
     if kind == "tcp":
@@ -116,7 +117,7 @@ def in_namespace(name, *arguments):
 
 def shares(count, namespace="client"):
     """By which uplink so many new flows of a client leave."""
-    said, _ = in_namespace(namespace, "spread", count, SERVER).communicate(timeout=120)
+    said, _ = in_namespace(namespace, "spread", count, SERVER).communicate(timeout=120 * PATIENCE)
     return Counter({BY_SOURCE.get(source, source): n for source, n in json.loads(said).items()})
 
 
@@ -133,7 +134,7 @@ class Streams:
         return self
 
     def __exit__(self, *failure):
-        self.flows = json.loads(self.process.communicate("end\n", timeout=30)[0])
+        self.flows = json.loads(self.process.communicate("end\n", timeout=30 * PATIENCE)[0])
 
     def lost(self):
         return sum(flow["sent"] - flow["heard"] for flow in self.flows)

@@ -3,6 +3,10 @@
 import json
 import subprocess
 import time
+from pathlib import Path
+
+# An emulated processor does everything an order of magnitude slower.
+PATIENCE = 5 if "TCG" in Path("/proc/cpuinfo").read_text() else 1
 
 
 class Failure(Exception):
@@ -12,7 +16,7 @@ class Failure(Exception):
 def attempt(command, seconds=60):
     """Runs a line of shell: its exit status, and what it said."""
     done = subprocess.run(
-        ["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds
+        ["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds * PATIENCE
     )
     return done.returncode, done.stdout.strip()
 
@@ -31,12 +35,12 @@ def expect(condition, otherwise):
 
 def wait(what, condition, seconds=10):
     """Waits until the condition holds, and returns what it says."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while True:
         value = condition()
         if value:
             return value
-        expect(time.monotonic() < end, f"not within {seconds} s: {what}")
+        expect(time.monotonic() < end, f"not within {seconds * PATIENCE} s: {what}")
         time.sleep(0.1)
 
 
