@@ -10,7 +10,7 @@ PARTS = {
     "nftables": "nft list ruleset",
     "programs": "bpftool net show; bpftool cgroup tree; tc qdisc show; ls -A /sys/fs/bpf",
     "sysctls": "sysctl -a 2>/dev/null | grep ^net.ipv[46] | grep -v -e stable_secret -e nf_conntrack | sort",
-    "files": "find /etc /usr /lib /var/lib /run/uplink -xdev -not -path '/var/lib/dpkg/*' "
+    "files": "find /etc /usr /lib /var/lib /run/uplink /run/uplink-bpf -xdev -not -path '/var/lib/dpkg/*' "
     "-not -path '/var/lib/systemd/*' -not -name '*.pyc' -not -name __pycache__ 2>/dev/null | sort -u || true",
 }
 
