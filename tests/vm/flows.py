@@ -24,6 +24,7 @@ def serve(address):
     listener = socket.create_server((address, PORT), backlog=256)
     ready.register(datagrams, selectors.EVENT_READ)
     ready.register(listener, selectors.EVENT_READ)
+    print("serving", flush=True)
     while True:
         for key, _ in ready.select():
             if key.fileobj is datagrams:
@@ -113,6 +114,17 @@ def in_namespace(name, *arguments):
     """This program, in another namespace."""
     command = ["ip", "netns", "exec", name, sys.executable, "-u", __file__, *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@contextlib.contextmanager
+def server(name, address):
+    """A server that listens by the time it is entered."""
+    process = in_namespace(name, "serve", address)
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def shares(count, namespace="client"):

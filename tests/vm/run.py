@@ -12,11 +12,9 @@ from shell import Failure, attempt
 def main():
     street.build()
     attempt("ip netns attach router $$")
-    servers = [flows.in_namespace("internet", "serve", street.SERVER)]
-    for scenario in scenarios.ALL:
-        one(scenario)
-    for server in servers:
-        server.kill()
+    with flows.server("internet", street.SERVER):
+        for scenario in scenarios.ALL:
+            one(scenario)
 
 
 def one(scenario):
