@@ -18,7 +18,7 @@ const REVISIONS: [u32; 2] = [1, 2];
 /// Installs, runs, breaks, upgrades and removes the package in a virtual machine.
 ///
 /// The machine is Debian's stable release with its own kernel, made once under target/vm. It takes KVM
-/// where /dev/kvm can be opened and is emulated elsewhere.
+/// where the processor offers it and is emulated elsewhere. For amd64.
 #[derive(clap::Args)]
 #[command(after_help = "Example: cargo xtask vm")]
 pub struct Args {

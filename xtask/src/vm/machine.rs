@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::image::Image;
 
-/// A run takes about two minutes with KVM. Emulation is an order of magnitude slower.
+/// Emulation is an order of magnitude slower, and two cores may be shared with others.
 const LIMIT_KVM: &str = "360";
 const LIMIT_EMULATED: &str = "2400";
 
