@@ -61,6 +61,10 @@ impl Daemon {
             api::STATUS => self.answer_status(parameters, from, reply),
             api::FLOWS => self.answer_flows(parameters, more, reply),
             api::EVENTS => self.answer_events(parameters, more, reply),
+            api::PLAN => match read::<Nothing>(parameters) {
+                Ok(Nothing {}) => self.answer_plan(reply).await,
+                Err(e) => reply.finish(Err(e)),
+            },
             api::EXPLAIN => self.answer_explain(parameters, reply),
             api::DRAIN => reply.finish(self.drain(parameters).await),
             api::ENABLE => reply.finish(self.enable(parameters).await),
