@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use uplink_lab::daemon::{run, said, write_config};
 use uplink_lab::{Config, Isp, Lab, Shape, Snapshot};
 
-use crate::support::{daemon, lab};
+use crate::support::{daemon, lab, pause};
 
 const POLICY: &str =
     "[[policy]]\nname = \"voip\"\nuse = [\"isp1\"]\nmatch = { proto = \"udp\", dport = 5060 }\n";
@@ -50,6 +50,8 @@ pub fn start() -> Result<()> {
         }
         .text(&lab);
         write_config(&text)?;
+        // Addresses that are tentative get their routes later.
+        pause(2.0);
         let before = plan(&lab)?;
         println!("{}", before.lines().take(20).collect::<Vec<_>>().join("\n"));
         ensure!(lines(&before, "-?").is_empty(), "{before}");
@@ -125,7 +127,7 @@ pub fn refused() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     let daemon = daemon(&lab, "")?;
     let whole = Config::default().text(&lab);
-    write_config(&(whole.clone() + "[kernel]\nprotocol = 118\n"))?;
+    write_config(&(whole.clone() + "[kernel]\nflows = 4096\n"))?;
     let text = plan(&lab)?;
     ensure!(
         text.contains("note: a reload would be refused: [kernel] has changed"),

@@ -131,9 +131,9 @@ pub async fn standing() -> Result<Option<Standing>> {
 /// # Errors
 /// When nft refuses it, or we may make no namespace.
 pub async fn as_listed(text: &str) -> Result<Vec<String>> {
-    let arguments = ["--net", "--", "nft", "-t", "-f", "-"];
-    let script = format!("{text}list table inet uplink\n");
-    let output = answered("unshare", &arguments, &script).await?;
+    // In one run nft would list the table as it was before.
+    let script = "nft -f - && nft -t list table inet uplink";
+    let output = answered("unshare", &["--net", "--", "sh", "-c", script], text).await?;
     ensure_done(&output)?;
     let listing = String::from_utf8_lossy(&output.stdout);
     Ok(own(&listing).map(plain_lines).unwrap_or_default())
