@@ -6,6 +6,7 @@
 //! | `org.uplink.Status` | | [`crate::status::Status`] |
 //! | `org.uplink.Drain`, `org.uplink.Enable` | `name` | `changed`, `text` |
 //! | `org.uplink.Reload` | | [`crate::changes::Changes`] |
+//! | `org.uplink.Plan` | | [`crate::inspect::Report`]: what a reload would do |
 //! | `org.uplink.Flows` | `uplink`, `policy`, `address`, `limit`, all optional | `flows`, `total`; in parts with `more` |
 //! | `org.uplink.Events` | `after`, `follow`, both optional | `events`, each a [`crate::events::Event`], or how many were `missed`; with `more` and `follow` until the client leaves |
 //! | `org.uplink.Metrics` | | `text`: [`crate::metrics`] |
@@ -35,6 +36,8 @@ pub const DRAIN: &str = "org.uplink.Drain";
 pub const ENABLE: &str = "org.uplink.Enable";
 /// Reads the configuration file again.
 pub const RELOAD: &str = "org.uplink.Reload";
+/// What a reload would do.
+pub const PLAN: &str = "org.uplink.Plan";
 /// What becomes of a flow, and why.
 pub const EXPLAIN: &str = "org.uplink.Explain";
 /// What happened, and with `follow` what happens.

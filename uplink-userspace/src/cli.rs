@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Problems};
+use crate::config::Problems;
 use crate::options::Options;
 use crate::{api, daemon, inspect};
 
@@ -37,9 +37,11 @@ enum Command {
     #[command(after_help = "Example: uplink --config /etc/uplink/uplink.toml run")]
     Run,
     /// Validate the configuration
-    #[command(after_help = "Example: uplink check --plan")]
+    #[command(after_help = "Example: uplink check --plan\n\n\
+        The plan compares what the file asks for with what the kernel has. Lines begin with + (would be\n\
+        added), - (removed), ~ (changed), ? (could not be read) or a space (as it is).")]
     Check {
-        /// Print rules, routes, NAT, sysctls and maps that would be installed; change nothing
+        /// Show what a start or a reload would change; change nothing
         #[arg(long)]
         plan: bool,
     },
@@ -122,7 +124,7 @@ fn run(cli: &Cli) -> Result<()> {
     let done = local.block_on(&runtime, async {
         match &cli.command {
             Command::Run => daemon::run(options).await,
-            Command::Check { plan } => inspect::check(&config::load(&options.config)?, *plan).await,
+            Command::Check { plan } => inspect::check(options, *plan).await,
             Command::Status { json } => show::status(options, *json).await,
             Command::Explain(asked) => explain::explain(options, asked).await,
             Command::Flows {

@@ -15,7 +15,7 @@ mod outages;
 mod policies;
 mod reload;
 mod repair;
-mod start;
+pub(crate) mod start;
 mod stop;
 
 use std::collections::VecDeque;

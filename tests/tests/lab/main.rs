@@ -27,6 +27,7 @@ mod mtu;
 mod names;
 mod pair;
 mod pins;
+mod plan;
 mod policies;
 mod probes;
 mod selftest;
@@ -220,6 +221,10 @@ const SCENARIOS: &[Scenario] = &[
     ("policy_sticky", policies::sticky::source),
     ("policy_sticky_both", policies::sticky::both),
     ("policy_reload", policies::reload::keeps_flows),
+    ("plan_start", plan::start),
+    ("plan_edit", plan::edit),
+    ("plan_refused", plan::refused),
+    ("plan_tampered", plan::tampered),
     ("policy_kill9", policies::reload::kill9),
     ("policy_shown", policies::reload::shown),
     ("explain_comes_true", explain::comes_true),

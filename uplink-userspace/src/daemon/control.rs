@@ -63,6 +63,10 @@ impl Daemon {
             api::METRICS => self.answer_metrics(parameters, from, reply),
             api::HISTORY => self.answer_history(parameters, reply),
             api::EVENTS => self.answer_events(parameters, more, reply),
+            api::PLAN => match read::<Nothing>(parameters) {
+                Ok(Nothing {}) => self.answer_plan(reply).await,
+                Err(e) => reply.finish(Err(e)),
+            },
             api::EXPLAIN => self.answer_explain(parameters, reply),
             api::DRAIN => reply.finish(self.drain(parameters).await),
             api::ENABLE => reply.finish(self.enable(parameters).await),
