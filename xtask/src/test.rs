@@ -52,6 +52,8 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("openssl", "openssl"),
     ])?;
     shell::need_without_service("unbound", "unbound", "unbound.service")?;
+    shell::need_without_service("keepalived", "keepalived", "keepalived.service")?;
+    shell::need_without_service("conntrackd", "conntrackd", "conntrackd.service")?;
     let object = build::build(workspace)?;
     let mut broken = Vec::new();
     let mut note = |step: Result<()>| broken.extend(step.err().map(|error| format!("{error:#}")));

@@ -25,6 +25,7 @@ mod mpath;
 mod mtu;
 mod names;
 mod pair;
+mod pair_ha;
 mod pins;
 mod policies;
 mod probes;
@@ -224,6 +225,7 @@ const SCENARIOS: &[Scenario] = &[
     ("explain_comes_true", explain::comes_true),
     ("explain_without_daemon", explain::without_daemon),
     ("explain_sockets", explain::sockets),
+    ("pair_ha", pair_ha::pair),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),

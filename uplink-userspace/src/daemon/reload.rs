@@ -26,8 +26,8 @@ impl Daemon {
             .iter()
             .map(|u| (u.name.clone(), u.id))
             .collect();
-        let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
-        let uplinks = resolve::keep(&config, uplinks, self.engine.uplinks());
+        let found = resolve::resolve(&config, &host, &ids)?;
+        let uplinks = resolve::keep(&config, found.uplinks.clone(), self.engine.uplinks());
         let used = config::groups(&self.config.policies);
         let groups = groups::arrange(self.engine.groups(), &used, &config::groups(&config.policies));
         let mut engine = Engine::new(
@@ -37,7 +37,7 @@ impl Daemon {
             &self.engine.drained(),
         );
         engine.inherit(&self.engine);
-        self.take_over(config, engine, host).await
+        self.take_over(config, engine, host, &found).await
     }
 
     /// What the running programs, rules and maps are tied to.
@@ -68,10 +68,16 @@ impl Daemon {
     }
 
     /// Routes of the new file first, then its table; what is gone leaves last.
-    async fn take_over(&mut self, config: Config, engine: Engine, host: Host) -> Result<()> {
+    async fn take_over(
+        &mut self,
+        config: Config,
+        engine: Engine,
+        host: Host,
+        found: &Followed,
+    ) -> Result<()> {
         let before = start::ports(&config, &host, engine.uplinks());
         start::remember(&self.options, &config, &engine, &before, self.loaded.hook)?;
-        let running = |u: &Uplink, _| start::is_running(&host, u);
+        let running = |u: &Uplink, family| start::is_running(&host, u) && found.is_usable(u, family);
         let plan = desired::plan(&config, &engine, &host, running);
         // One that has another name now would lead back to itself without its rules.
         aggregate::remove_others(aggregate::outer(&config)).await?;

@@ -140,7 +140,8 @@ async fn bring_up(
     let mut maps = loaded.take_maps()?;
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
-    let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
+    let found = resolve::resolve(&config, &host, &ids)?;
+    let uplinks = found.uplinks.clone();
     let earlier = State::read(&options.runtime_dir)?;
     let (drained, in_maps) = earlier.map_or_else(Default::default, |s| (s.drained, s.groups));
     let mut was_down = maps::found_dead(&records, &uplinks);
@@ -160,7 +161,7 @@ async fn bring_up(
     remember(options, &config, &engine, &before, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
-    let running = |u: &Uplink, _| is_running(&host, u);
+    let running = |u: &Uplink, family| is_running(&host, u) && found.is_usable(u, family);
     let plan = desired::plan(&config, &engine, &host, running);
     for change in sysctl::apply(&plan.sysctls)? {
         tracing::info!("sysctl {change}");
