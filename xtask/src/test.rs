@@ -50,9 +50,11 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("dnsmasq", "dnsmasq-base"),
         ("busybox", "busybox"),
         ("openssl", "openssl"),
+        ("iptables", "iptables"),
     ])?;
     shell::need_without_service("unbound", "unbound", "unbound.service")?;
     shell::need_without_service("keepalived", "keepalived", "keepalived.service")?;
+    shell::need_without_service("ufw", "ufw", "ufw.service")?;
     shell::need_without_service("conntrackd", "conntrackd", "conntrackd.service")?;
     let object = build::build(workspace)?;
     let mut broken = Vec::new();

@@ -5,6 +5,7 @@
 mod auto;
 mod balance;
 mod calm;
+mod coexist;
 mod dead_flows;
 mod detect;
 mod explain;
@@ -225,6 +226,10 @@ const SCENARIOS: &[Scenario] = &[
     ("explain_comes_true", explain::comes_true),
     ("explain_without_daemon", explain::without_daemon),
     ("explain_sockets", explain::sockets),
+    ("coexist_wg_quick", coexist::wg_full_tunnel),
+    ("coexist_tailscale", coexist::tailscale),
+    ("coexist_docker", coexist::docker),
+    ("coexist_ufw", coexist::ufw),
     ("pair_ha", pair_ha::pair),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),

@@ -352,11 +352,14 @@ pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Ad
     let own = host.interfaces.iter().flat_map(|i| &i.addresses);
     locals.extend(own.map(|net| (net.addr(), 0)));
     let mut owners: BTreeMap<IpAddr, Vec<u8>> = BTreeMap::new();
+    let hidden = bypass::is_hidden_v6(host, kernel);
     for u in uplinks {
         for leg in Family::ALL.into_iter().filter_map(|f| u.leg(f)) {
             let gateway = Addr::from(leg.gateway);
             let ifindex = u.ifindex;
-            next_hops.push((NextHop { gateway, ifindex }, u32::from(u.id)));
+            if !(hidden && leg.gateway.is_ipv6()) {
+                next_hops.push((NextHop { gateway, ifindex }, u32::from(u.id)));
+            }
             owners.entry(leg.source).or_default().push(u.id);
         }
     }
