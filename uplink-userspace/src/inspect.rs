@@ -186,7 +186,8 @@ pub struct Running {
 impl Wanted {
     /// What is wanted beside what the kernel has. Reads only.
     pub async fn report(&self, options: &Options) -> Report {
-        let running = |u: &Uplink, _| start::is_running(&self.host, u);
+        let followed = resolve::follow(&self.config, &self.host, self.engine.uplinks());
+        let running = |u: &Uplink, family| start::is_running(&self.host, u) && followed.is_usable(u, family);
         let plan = desired::plan(&self.config, &self.engine, &self.host, running);
         let pinned = present::pins(&options.bpffs);
         let mut sections = vec![self.interfaces(), self.programs(&options.bpffs).await];

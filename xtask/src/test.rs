@@ -51,8 +51,12 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("busybox", "busybox"),
         ("openssl", "openssl"),
         ("chromium", "chromium"),
+        ("iptables", "iptables"),
     ])?;
     shell::need_without_service("unbound", "unbound", "unbound.service")?;
+    shell::need_without_service("keepalived", "keepalived", "keepalived.service")?;
+    shell::need_without_service("ufw", "ufw", "ufw.service")?;
+    shell::need_without_service("conntrackd", "conntrackd", "conntrackd.service")?;
     shell::need_without_service("promtool", "prometheus", "prometheus.service")?;
     let object = build::build(workspace)?;
     let mut broken = Vec::new();

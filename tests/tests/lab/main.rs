@@ -5,6 +5,7 @@
 mod auto;
 mod balance;
 mod calm;
+mod coexist;
 mod dead_flows;
 mod detect;
 mod explain;
@@ -26,6 +27,7 @@ mod mpath;
 mod mtu;
 mod names;
 mod pair;
+mod pair_ha;
 mod pins;
 mod plan;
 mod policies;
@@ -236,6 +238,11 @@ const SCENARIOS: &[Scenario] = &[
     ("metrics_abuse", metrics::abuse),
     ("metrics_page", metrics::page),
     ("metrics_large", metrics::large),
+    ("coexist_wg_quick", coexist::wg_full_tunnel),
+    ("coexist_tailscale", coexist::tailscale),
+    ("coexist_docker", coexist::docker),
+    ("coexist_ufw", coexist::ufw),
+    ("pair_ha", pair_ha::pair),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),

@@ -144,7 +144,8 @@ async fn bring_up(
     let mut maps = loaded.take_maps()?;
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
-    let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
+    let found = resolve::resolve(&config, &host, &ids)?;
+    let uplinks = found.uplinks.clone();
     let earlier = State::read(&options.runtime_dir)?;
     let (drained, in_maps) = earlier.map_or_else(Default::default, |s| (s.drained, s.groups));
     let mut was_down = maps::found_dead(&records, &uplinks);
@@ -164,7 +165,7 @@ async fn bring_up(
     remember(options, &config, &engine, &before, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
-    let running = |u: &Uplink, _| is_running(&host, u);
+    let running = |u: &Uplink, family| is_running(&host, u) && found.is_usable(u, family);
     let plan = desired::plan(&config, &engine, &host, running);
     for change in sysctl::apply(&plan.sysctls)? {
         tracing::info!("sysctl {change}");
@@ -355,11 +356,14 @@ pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Ad
     let own = host.interfaces.iter().flat_map(|i| &i.addresses);
     locals.extend(own.map(|net| (net.addr(), 0)));
     let mut owners: BTreeMap<IpAddr, Vec<u8>> = BTreeMap::new();
+    let hidden = bypass::is_hidden_v6(host, kernel);
     for u in uplinks {
         for leg in Family::ALL.into_iter().filter_map(|f| u.leg(f)) {
             let gateway = Addr::from(leg.gateway);
             let ifindex = u.ifindex;
-            next_hops.push((NextHop { gateway, ifindex }, u32::from(u.id)));
+            if !(hidden && leg.gateway.is_ipv6()) {
+                next_hops.push((NextHop { gateway, ifindex }, u32::from(u.id)));
+            }
             owners.entry(leg.source).or_default().push(u.id);
         }
     }
