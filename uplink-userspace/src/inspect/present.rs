@@ -1,7 +1,7 @@
 //! What the kernel holds of ours. Reads only.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aya::maps::Array;
@@ -127,7 +127,7 @@ pub fn map_files(bpffs: &Path) -> (Vec<Named>, Vec<Named>) {
     (list(maps::NAMES.to_vec()), present)
 }
 
-fn exists(path: &PathBuf) -> bool {
+fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
