@@ -9,7 +9,8 @@ PARTS = {
     "routes": "ip route show table all; ip -6 route show table all | grep -v fe80",
     "links": "ip -o link | cut -d: -f2 | sort",
     "nftables": "nft list ruleset",
-    "programs": "bpftool net show; bpftool cgroup tree; tc qdisc show; ls -A /sys/fs/bpf",
+    # systemd attaches programs of its own (sd_...) and makes them anew when it reloads.
+    "programs": "bpftool net show; bpftool cgroup tree | grep -v ' sd_'; tc qdisc show; ls -A /sys/fs/bpf",
     "sysctls": "sysctl -a 2>/dev/null | grep ^net.ipv[46] | grep -v -e stable_secret -e nf_conntrack | sort",
     "files": "find /etc /usr /lib /var/lib /run/uplink /run/uplink-bpf -xdev -not -path '/var/lib/dpkg/*' "
     "-not -path '/var/lib/systemd/*' -not -name '*.pyc' -not -name __pycache__ 2>/dev/null | sort -u || true",
