@@ -21,6 +21,7 @@ pub mod ns;
 pub mod passed;
 pub mod relay;
 pub mod snapshot;
+pub mod standby;
 pub mod strace;
 pub mod topology;
 pub mod traffic;

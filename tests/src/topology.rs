@@ -174,7 +174,8 @@ pub struct Lab {
     /// The servers.
     pub internet: Namespace,
     isps: [Namespace; 2],
-    segment: Namespace,
+    /// Where the bridge of the only wire is.
+    pub(crate) segment: Namespace,
 }
 
 impl Lab {

@@ -8,8 +8,11 @@
 //! | `org.uplink.Status` | | [`crate::status::Status`] |
 //! | `org.uplink.Drain`, `org.uplink.Enable` | `name` | `changed`, `text` |
 //! | `org.uplink.Reload` | | [`crate::changes::Changes`] |
+//! | `org.uplink.Plan` | | [`crate::inspect::Report`]: what a reload would do |
 //! | `org.uplink.Flows` | `uplink`, `policy`, `address`, `limit`, all optional | `flows`, `total`; in parts with `more` |
 //! | `org.uplink.Events` | `after`, `follow`, both optional | `events`, each a [`crate::events::Event`], or how many were `missed`; with `more` and `follow` until the client leaves |
+//! | `org.uplink.Metrics` | | `text`: [`crate::metrics`] |
+//! | `org.uplink.History` | | [`crate::history::View`] |
 //! | `org.uplink.Explain` | those of [`crate::explain::Question`] | [`crate::explain::Answer`] |
 
 mod client;
@@ -38,10 +41,16 @@ pub const DRAIN: &str = "org.uplink.Drain";
 pub const ENABLE: &str = "org.uplink.Enable";
 /// Reads the configuration file again.
 pub const RELOAD: &str = "org.uplink.Reload";
+/// What a reload would do.
+pub const PLAN: &str = "org.uplink.Plan";
 /// What becomes of a flow, and why.
 pub const EXPLAIN: &str = "org.uplink.Explain";
 /// What happened, and with `follow` what happens.
 pub const EVENTS: &str = "org.uplink.Events";
+/// What Prometheus scrapes.
+pub const METRICS: &str = "org.uplink.Metrics";
+/// The last hour, for graphs.
+pub const HISTORY: &str = "org.uplink.History";
 /// The pinned flows.
 pub const FLOWS: &str = "org.uplink.Flows";
 
@@ -77,6 +86,23 @@ pub struct Request {
     pub more: bool,
     /// Where the answer goes.
     pub reply: Reply,
+}
+
+/// Asks from within the daemon's process, for an answer of one message.
+///
+/// # Errors
+/// What the daemon says, and when it is stopping.
+pub async fn ask(requests: &mpsc::Sender<Request>, method: &str, parameters: Value) -> Result<Value, Error> {
+    let stopping = || Error::new(STOPPING, "the daemon is stopping");
+    let (reply, mut answers) = mpsc::channel(1);
+    let request = Request {
+        method: method.into(),
+        parameters,
+        more: false,
+        reply: Reply(reply),
+    };
+    requests.send(request).await.map_err(|_| stopping())?;
+    answers.recv().await.ok_or_else(stopping)?.result
 }
 
 /// Takes one answer, or several parts of one. Dropped without any, the client hears that the

@@ -41,6 +41,26 @@ pub fn unmoved(host: &Host, kernel: &Kernel) -> Vec<IpNet> {
     IpNet::aggregate(&front.chain(main).collect())
 }
 
+/// Whether the programs' own IPv6 look-ups cannot be believed: for IPv6 they get `main`'s default route even
+/// where a rule with `suppress_prefixlength` passes it over, as ours and wg-quick's do, and so never see a later
+/// rule that takes the packet. What every unmarked packet is asked by such a rule is then left to the kernel.
+#[must_use]
+pub fn is_hidden_v6(host: &Host, kernel: &Kernel) -> bool {
+    let forwarded = Packet { mark: 0, own: false };
+    let v6 = || host.rules.iter().filter(|rule| rule.family == Family::V6);
+    let suppressing = v6().filter(|rule| rule.suppress_prefixlength.is_some());
+    let first = suppressing.map(|rule| rule.priority).min();
+    let from = first.map_or(kernel.rule_priority, |first| first.min(kernel.rule_priority));
+    let takes = |rule: &&ForeignRule| {
+        rule.priority > from
+            && rule.priority <= CATCH_ALL_PRIORITY
+            && rule.action != Action::Table(MAIN)
+            && applies(rule, forwarded, host) == Match::Always
+    };
+    v6().filter(takes)
+        .any(|rule| !destinations(rule, host, CATCH_ALL_PRIORITY).is_empty())
+}
+
 fn decided(rule: &ForeignRule, host: &Host, seen: u32) -> Vec<IpNet> {
     match applies(rule, UNMARKED, host) {
         Match::Never => Vec::new(),
@@ -98,6 +118,31 @@ mod tests {
             let only_v4 = [not_marked(first), main_without_default(second)];
             assert_eq!(with(&only_v4, &[(51820, DEFAULTS), (MAIN, main)]), ["0.0.0.0/0"]);
         }
+    }
+
+    #[test]
+    fn a_later_ipv6_table_is_hidden_from_the_programs() {
+        let hidden = |rules: &[ForeignRule], tables: &[(u32, &[&str])]| {
+            let mut host = host(tables);
+            host.rules = rules.to_vec();
+            is_hidden_v6(&host, &kernel())
+        };
+        let rules = both(&not_marked(32764));
+        assert!(hidden(&rules, &[(51820, DEFAULTS)]));
+        assert!(hidden(&rules, &[(51820, &["fd08::/64"])]));
+        assert!(!hidden(&rules, &[(51820, &["10.8.0.0/24"])]), "IPv4 is seen");
+        assert!(!hidden(&[], &[(MAIN, DEFAULTS)]));
+        // wg-quick started later stands in front of ours, and hides its own table.
+        let later = [both(&not_marked(19999)), both(&main_without_default(19998))].concat();
+        assert!(hidden(&later, &[(51820, DEFAULTS)]));
+        // Otherwise the programs see what is in front of ours; and a rule for some packets hides nothing from the others.
+        let early = both(&rule(5270, 52));
+        assert!(!hidden(&early, &[(52, DEFAULTS)]));
+        let marked = ForeignRule {
+            inverted: false,
+            ..not_marked(32764)
+        };
+        assert!(!hidden(&both(&marked), &[(51820, DEFAULTS)]));
     }
 
     #[test]

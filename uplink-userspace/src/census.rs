@@ -50,9 +50,18 @@ impl Census {
     /// # Errors
     /// When the table cannot be read.
     pub async fn counts(&self, uplinks: Uplinks) -> Result<Arc<Counts>> {
-        match self.slow() {
-            Some(counts) => Ok(counts),
-            None => self.count(uplinks).await,
+        let Some(last) = self.last().as_ref().map(|l| (l.counts.clone(), l.cost)) else {
+            return self.count(uplinks).await;
+        };
+        if last.1 > QUICK {
+            return Ok(last.0);
+        }
+        // A table that has filled since then takes longer; its count goes on for the next one.
+        let census = self.clone();
+        let counting = tokio::task::spawn_local(async move { census.count(uplinks).await });
+        match tokio::time::timeout(2 * QUICK, counting).await {
+            Ok(counted) => counted?,
+            Err(_) => Ok(last.0),
         }
     }
 
@@ -85,12 +94,6 @@ impl Census {
             cost: begun.elapsed(),
         });
         Ok(counts)
-    }
-
-    /// The last count, where a new one would keep people waiting.
-    fn slow(&self) -> Option<Arc<Counts>> {
-        let last = self.last();
-        last.as_ref().filter(|l| l.cost > QUICK).map(|l| l.counts.clone())
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Last>> {

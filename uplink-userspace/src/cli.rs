@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Problems};
+use crate::config::Problems;
 use crate::options::Options;
 use crate::{api, daemon, inspect};
 
@@ -21,8 +21,13 @@ const MOST_FLOWS: i64 = 1_000_000;
 
 /// Spreads traffic over several Internet providers behind one or more network cards.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
-struct Cli {
+#[command(
+    name = "uplink",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
     #[command(flatten)]
     options: Options,
     #[command(subcommand)]
@@ -35,15 +40,19 @@ enum Command {
     #[command(after_help = "Example: uplink --config /etc/uplink/uplink.toml run")]
     Run,
     /// Validate the configuration
-    #[command(after_help = "Example: uplink check --plan")]
+    #[command(after_help = "Example: uplink check --plan\n\n\
+        The plan compares what the file asks for with what the kernel has. Lines begin with + (would be\n\
+        added), - (removed), ~ (changed), ? (could not be read) or a space (as it is).")]
     Check {
-        /// Print rules, routes, NAT, sysctls and maps that would be installed; change nothing
+        /// Show what a start or a reload would change; change nothing
         #[arg(long)]
         plan: bool,
     },
     /// Show uplinks, their health and shares
-    #[command(after_help = "Example: uplink status --json | jq '.uplinks[] | {name, state, share}'\n\
-                            Example: uplink status --watch 5")]
+    #[command(
+        after_help = "Example: uplink status --json | jq '.uplinks[] | {name, state, share}'\n\
+                            Example: uplink status --watch 5"
+    )]
     Status {
         /// As JSON; with --watch one document per line
         #[arg(long)]
@@ -140,11 +149,9 @@ fn run(cli: &Cli) -> Result<()> {
     let done = local.block_on(&runtime, async {
         match &cli.command {
             Command::Run => daemon::run(options).await,
-            Command::Check { plan } => inspect::check(&config::load(&options.config)?, *plan).await,
+            Command::Check { plan } => inspect::check(options, *plan).await,
             Command::Status { json, watch } => status::status(options, *json, *watch).await,
-            Command::Events { json, follow, after } => {
-                events::events(options, *json, *follow, *after).await
-            }
+            Command::Events { json, follow, after } => events::events(options, *json, *follow, *after).await,
             Command::Explain(asked) => explain::explain(options, asked).await,
             Command::Flows {
                 json,

@@ -8,13 +8,14 @@ mod failover;
 mod follow;
 mod gateways;
 mod measure;
+mod metrics;
 mod names;
 mod news;
 mod outages;
 mod policies;
 mod reload;
 mod repair;
-mod start;
+pub(crate) mod start;
 mod stop;
 
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ use crate::changes::Changes;
 use crate::config::{self, Config};
 use crate::engine::{Command, Engine, Event};
 use crate::events::{self, Journal, News};
+use crate::history::History;
 use crate::hooks::Hooks;
 use crate::host::Host;
 use crate::loader::{Loaded, Port};
@@ -43,6 +45,7 @@ use crate::repairs::{Kind, Repairs};
 use crate::resolve::Followed;
 use crate::routes::Routes;
 use crate::status::Warning;
+use crate::tally::Tally;
 use crate::{api, links, nat};
 
 use failover::Retiring;
@@ -99,6 +102,8 @@ pub struct Daemon {
     journal: Journal,
     told: news::Told,
     hooks: Hooks,
+    tally: Tally,
+    history: History,
     lock: Lock,
 }
 
@@ -115,6 +120,7 @@ struct Sources {
     reload: Signal,
     /// Probers, made anew by a reload.
     probers: Probers,
+    metrics: metrics::Served,
     _api: JoinSet<()>,
 }
 
@@ -177,6 +183,7 @@ impl Daemon {
         let socket = api::path(&self.options.runtime_dir);
         let listener = api::bind(&socket)?;
         let allowed = api::Allowed::at(&socket)?;
+        let metrics = metrics::Served::new(send_request.clone());
         let mut api = JoinSet::new();
         api.spawn_local(api::serve(listener, allowed, send_request));
         Ok(Sources {
@@ -190,6 +197,7 @@ impl Daemon {
             interrupt: signal(SignalKind::interrupt())?,
             hand_over: signal(SignalKind::user_defined1())?,
             reload: signal(SignalKind::hangup())?,
+            metrics,
             _api: api,
         })
     }
@@ -211,6 +219,8 @@ impl Daemon {
         // What happened while nobody listened, and from where to count.
         self.look_again(from).await;
         self.weigh().await;
+        self.remember_history();
+        self.follow_metrics(&mut from.metrics);
         loop {
             tokio::select! {
                 Some(event) = from.probes.recv() => {
@@ -233,7 +243,10 @@ impl Daemon {
                 Some(ended) = self.hooks.ended() => self.hook_ended(ended),
                 Some(told) = from.told.recv() => self.names.tell(&told),
                 _ = compare.tick() => self.repair(Cause::Others).await,
-                _ = pulse.tick() => self.pulse(&from.probers).await,
+                _ = pulse.tick() => {
+                    self.pulse(&from.probers).await;
+                    self.follow_metrics(&mut from.metrics);
+                }
                 _ = listen.tick() => self.listen(&from.probers),
                 _ = watchdog.tick() => { let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); }
                 _ = from.terminate.recv() => return End::Stop,
@@ -300,6 +313,7 @@ impl Daemon {
             self.names.expire();
             self.count_flows();
             self.tell_warnings();
+            self.remember_history();
         }
         if self.pulses.is_multiple_of(KEEP_NAMES) {
             self.keep_names();
@@ -357,6 +371,7 @@ impl Daemon {
                 });
             }
         }
+        self.follow_metrics(&mut from.metrics);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         reloaded.map(|()| Changes::between(&before, &self.config))
     }

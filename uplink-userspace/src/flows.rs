@@ -110,22 +110,32 @@ fn family(key: &FlowKey) -> Family {
 
 /// Flows by uplink id.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(BTreeMap<u32, Count>);
+pub struct Counts {
+    uplinks: BTreeMap<u32, Count>,
+    entries: u64,
+}
 
 impl Counts {
     /// Counts one pin. `now_s` is seconds since boot, as in the pin.
     pub fn add(&mut self, uplinks: &Uplinks, key: &FlowKey, pin: &Pin, now_s: u32) {
+        self.entries += 1;
         if uplinks.of(key, pin).is_some() {
-            let count = self.0.entry(pin.uplink.into()).or_default();
+            let count = self.uplinks.entry(pin.uplink.into()).or_default();
             count.flows += 1;
             count.active += u64::from(now_s.saturating_sub(pin.last_used_s) <= ACTIVE_S);
         }
     }
 
+    /// All pins, void ones and those on the kernel's own routes with them.
+    #[must_use]
+    pub const fn entries(&self) -> u64 {
+        self.entries
+    }
+
     /// Those of one uplink.
     #[must_use]
     pub fn of(&self, id: u8) -> Count {
-        self.0.get(&u32::from(id)).copied().unwrap_or_default()
+        self.uplinks.get(&u32::from(id)).copied().unwrap_or_default()
     }
 }
 

@@ -99,7 +99,9 @@ struct Place<'a> {
 /// so that a new uplink does not inherit the connections of a removed one.
 ///
 /// What `gateway = "auto"` waits for is no error: such a leg is `None` and among the unusable ones,
-/// and [`follow`] picks it up when it appears.
+/// and [`follow`] picks it up when it appears. Nor is a configured source that this host does not have, as on
+/// the router of a pair that stands by: such a leg is there, so that both routers choose alike, and among the
+/// unusable ones.
 ///
 /// # Errors
 ///
@@ -266,7 +268,11 @@ fn legs_of(
         *u.leg_mut(family) = match (gateway.address.value, interface) {
             (NextHop::Fixed(address), Some(interface)) => {
                 let leg = strict(address, gateway, host, interface);
-                leg.map_err(|problem| problems.push(problem)).ok()
+                let leg = leg.map_err(|problem| problems.push(problem)).ok();
+                let waits = leg.as_ref().and_then(|(_, waits)| waits.clone());
+                let waits = waits.map(|reason| Unusable::new(&u.name, family, reason));
+                found.unusable.extend(waits);
+                leg.map(|(leg, _)| leg)
             }
             _ => {
                 let leg = legs::find(&place, interface, gateway, None);
@@ -278,11 +284,23 @@ fn legs_of(
     Some(u)
 }
 
-/// The leg to a gateway that the file names: it fits the host, or the file is wrong.
-fn strict(address: IpAddr, gateway: &Gateway, host: &Host, interface: &Interface) -> Result<Leg, Problem> {
+/// The leg to a gateway that the file names: it fits the host, or waits for its source and says so, or the
+/// file is wrong.
+fn strict(
+    address: IpAddr,
+    gateway: &Gateway,
+    host: &Host,
+    interface: &Interface,
+) -> Result<(Leg, Option<String>), Problem> {
     let source = gateway.source.as_ref().map(|at| at.value);
-    let leg = legs::reach(&Hop::fixed(address, source), host, interface);
-    leg.map_err(|misfit| misfit.problem(address, gateway, interface))
+    let hop = Hop::fixed(address, source);
+    match legs::reach(&hop, host, interface) {
+        Ok(leg) => Ok((leg, None)),
+        Err(misfit) => match legs::awaited(&hop, host, interface, misfit) {
+            Some((leg, reason)) => Ok((leg, Some(reason))),
+            None => Err(misfit.problem(address, gateway, interface)),
+        },
+    }
 }
 
 const fn family_name(family: Family) -> &'static str {

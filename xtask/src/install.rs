@@ -39,6 +39,14 @@ pub struct Args {
 }
 
 impl Place {
+    /// The tree of a package.
+    pub fn package(tree: &Path) -> Self {
+        Self {
+            prefix: "/usr".into(),
+            destdir: Some(tree.to_owned()),
+        }
+    }
+
     /// A path on the installed system, given from its root.
     fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
@@ -71,7 +79,7 @@ impl Place {
     }
 }
 
-/// Builds and installs; the user's own configuration is never overwritten.
+/// Builds and installs.
 pub fn install(workspace: &Workspace, args: &Args) -> Result<()> {
     if !args.built {
         build::build(workspace)?;
@@ -79,27 +87,8 @@ pub fn install(workspace: &Workspace, args: &Args) -> Result<()> {
             return as_root(&["install", "--built"], &args.place);
         }
     }
+    place(workspace, &args.place)?;
     let place = &args.place;
-    let packaging = workspace.root.join("packaging");
-    let read =
-        |name: &str| fs::read(packaging.join(name)).with_context(|| format!("cannot read packaging/{name}"));
-    let binary = workspace.binary("uplink");
-    let binary = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
-    put(&place.at(place.binary()), &binary, 0o755)?;
-    let unit = String::from_utf8(read("uplink.service")?)?;
-    put(
-        &place.unit(),
-        unit.replace(UNIT_BINARY, &place.binary().to_string_lossy())
-            .as_bytes(),
-        0o644,
-    )?;
-    for (file, name) in place.names() {
-        put(&file, &read(name)?, 0o644)?;
-    }
-    let config = place.at("/etc/uplink/uplink.toml");
-    if !config.exists() {
-        put(&config, &read("uplink.toml")?, 0o644)?;
-    }
     if place.destdir.is_none() {
         add_group()?;
     }
@@ -107,6 +96,38 @@ pub fn install(workspace: &Workspace, args: &Args) -> Result<()> {
     println!("next: edit /etc/uplink/uplink.toml, then `uplink check --plan`, `uplink doctor`,");
     println!("      `systemctl enable --now uplink` and `uplink status`");
     println!("      (members of the group {GROUP} need no root for status; {NETWORKD})");
+    Ok(())
+}
+
+/// Puts the files there; the user's own configuration is never overwritten.
+pub fn place(workspace: &Workspace, place: &Place) -> Result<()> {
+    let packaging = workspace.root.join("packaging");
+    let read =
+        |name: &str| fs::read(packaging.join(name)).with_context(|| format!("cannot read packaging/{name}"));
+    let binary = workspace.binary("uplink");
+    let binary = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    let put_there = |file: &Path, content: &[u8], mode| {
+        put(file, content, mode)?;
+        if place.destdir.is_none() {
+            println!("installed {}", file.display());
+        }
+        anyhow::Ok(())
+    };
+    put_there(&place.at(place.binary()), &binary, 0o755)?;
+    let unit = String::from_utf8(read("uplink.service")?)?;
+    put_there(
+        &place.unit(),
+        unit.replace(UNIT_BINARY, &place.binary().to_string_lossy())
+            .as_bytes(),
+        0o644,
+    )?;
+    for (file, name) in place.names() {
+        put_there(&file, &read(name)?, 0o644)?;
+    }
+    let config = place.at("/etc/uplink/uplink.toml");
+    if !config.exists() {
+        put_there(&config, &read("uplink.toml")?, 0o644)?;
+    }
     Ok(())
 }
 
@@ -134,7 +155,7 @@ pub fn uninstall(place: &Place) -> Result<()> {
 }
 
 /// Writes a file whole: a running binary is replaced, not overwritten.
-fn put(file: &Path, content: &[u8], mode: u32) -> Result<()> {
+pub fn put(file: &Path, content: &[u8], mode: u32) -> Result<()> {
     let folder = file.parent().context("a file lies in a folder")?;
     let write = || {
         fs::create_dir_all(folder)?;
@@ -143,9 +164,7 @@ fn put(file: &Path, content: &[u8], mode: u32) -> Result<()> {
         fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
         fs::rename(&fresh, file)
     };
-    write().with_context(|| format!("cannot write {}", file.display()))?;
-    println!("installed {}", file.display());
-    Ok(())
+    write().with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn add_group() -> Result<()> {

@@ -1,11 +1,13 @@
-//! `cargo xtask`: builds, runs, tests and installs uplink. It runs tools and holds no product logic.
+//! `cargo xtask`: builds, runs, tests, packages and installs uplink. It runs tools and holds no product logic.
 
 mod build;
 mod install;
+mod package;
 mod run;
 mod shell;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -34,6 +36,10 @@ enum Command {
     Fmt,
     /// Build, then install the daemon, its unit, and the names for `ip route` and `ip rule`
     Install(install::Args),
+    /// Build the Debian package
+    Package(package::Args),
+    /// Install, break, upgrade and remove the package in a virtual machine with systemd
+    Vm(vm::Args),
     /// Remove what `install` put there; the configuration stays
     Uninstall(install::Place),
 }
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
         Command::Test(args) => test::test(&workspace, &args),
         Command::Fmt => shell::run(workspace.cargo().args(["fmt", "--all"])),
         Command::Install(args) => install::install(&workspace, &args),
+        Command::Package(args) => package::package(&workspace, &args),
+        Command::Vm(args) => vm::vm(&workspace, &args),
         Command::Uninstall(place) => install::uninstall(&place),
     };
     match done {

@@ -50,8 +50,14 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("dnsmasq", "dnsmasq-base"),
         ("busybox", "busybox"),
         ("openssl", "openssl"),
+        ("chromium", "chromium"),
+        ("iptables", "iptables"),
     ])?;
     shell::need_without_service("unbound", "unbound", "unbound.service")?;
+    shell::need_without_service("keepalived", "keepalived", "keepalived.service")?;
+    shell::need_without_service("ufw", "ufw", "ufw.service")?;
+    shell::need_without_service("conntrackd", "conntrackd", "conntrackd.service")?;
+    shell::need_without_service("promtool", "prometheus", "prometheus.service")?;
     let object = build::build(workspace)?;
     let mut broken = Vec::new();
     let mut note = |step: Result<()>| broken.extend(step.err().map(|error| format!("{error:#}")));

@@ -46,6 +46,8 @@ pub struct FleetReport {
     pub late: usize,
     /// Flows that the server saw from more than one address.
     pub moved: usize,
+    /// Flows that heard nothing for more than a second and a half.
+    pub silent: usize,
     /// TCP connections that ended.
     pub broken: usize,
     /// Flows by the ISP last seen.
@@ -60,9 +62,17 @@ impl Fleet {
     /// # Errors
     /// When sockets cannot be had or a first request is not answered within two seconds.
     pub fn start(lab: &Lab, udp: usize, tcp: usize) -> Result<Self> {
+        Self::start_of(lab, &Family::ALL, udp, tcp)
+    }
+
+    /// As [`Self::start`], of these families in turn.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_of(lab: &Lab, families: &[Family], udp: usize, tcp: usize) -> Result<Self> {
         let ends = [lab.client.try_clone()?, lab.internet.try_clone()?];
         let resent = resent(&ends)?;
-        let flows = lab.client.enter(|| open(udp, tcp))??;
+        let flows = lab.client.enter(|| open(families, udp, tcp))??;
         let (stop, report) = <(Arc<AtomicBool>, Arc<Mutex<FleetReport>>)>::default();
         let (theirs, log) = (stop.clone(), report.clone());
         let thread = lab.client.spawn(move || Engine::new(flows)?.run(&theirs, &log))?;
@@ -154,12 +164,13 @@ struct Flow {
     /// Requests without a reply so far.
     open: VecDeque<(u32, Instant)>,
     seen: Option<IpAddr>,
+    heard: Instant,
     moved: bool,
     late: usize,
 }
 
-fn open(udp: usize, tcp: usize) -> Result<Vec<Flow>> {
-    let family = |n: usize| Family::ALL[n % 2];
+fn open(families: &[Family], udp: usize, tcp: usize) -> Result<Vec<Flow>> {
+    let family = |n: usize| families[n % families.len()];
     let links = (0..udp)
         .map(|n| fresh_udp(family(n)).map(Link::Udp))
         .chain((0..tcp).map(|n| fresh_tcp(family(n)).map(|s| Link::Tcp(s, Vec::new()))));
@@ -168,6 +179,7 @@ fn open(udp: usize, tcp: usize) -> Result<Vec<Flow>> {
         sent: 0,
         open: VecDeque::new(),
         seen: None,
+        heard: Instant::now(),
         moved: false,
         late: 0,
     };
@@ -223,6 +235,7 @@ impl Flow {
     fn note(&mut self, reply: Reply) {
         self.moved |= self.seen.is_some_and(|seen| seen != reply.seen);
         self.seen = Some(reply.seen);
+        self.heard = Instant::now();
         if let Some(at) = self.open.iter().position(|(seq, _)| *seq == reply.seq)
             && let Some((_, sent)) = self.open.remove(at)
         {
@@ -314,6 +327,7 @@ impl Engine {
                 .count();
             report.late += flow.late;
             report.moved += usize::from(flow.moved);
+            report.silent += usize::from(flow.heard.elapsed() > 3 * INTERVAL);
             report.broken += usize::from(matches!(flow.link, Link::Broken));
             if let Some(isp) = flow.seen.and_then(Isp::of) {
                 report.by_isp[isp.index()] += 1;

@@ -27,18 +27,32 @@ pub fn strangers() -> Result<()> {
     let owners = std::os::unix::fs::MetadataExt::gid(&Path::new(SOCKET).metadata()?);
     let denied = as_stranger(vec![], "Status");
     ensure!(
-        denied.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied),
+        denied
+            .as_ref()
+            .is_err_and(|e| e.kind() == ErrorKind::PermissionDenied),
         "the socket's mode lets anybody in: {denied:?}"
     );
     let member = as_stranger(vec![owners], "Status")?;
-    ensure!(member.contains("\"uplinks\""), "a member of the group hears {member}");
+    ensure!(
+        member.contains("\"uplinks\""),
+        "a member of the group hears {member}"
+    );
     std::fs::set_permissions(SOCKET, std::fs::Permissions::from_mode(0o666))?;
-    for method in ["Status", "Events", "Flows", "Drain", "Enable", "Reload", "Nonsense"] {
+    for method in [
+        "Status", "Events", "Flows", "Drain", "Enable", "Reload", "Nonsense",
+    ] {
         let answer = as_stranger(vec![], method)?;
-        ensure!(answer.contains("org.uplink.PermissionDenied"), "{method}: {answer}");
+        ensure!(
+            answer.contains("org.uplink.PermissionDenied"),
+            "{method}: {answer}"
+        );
     }
     println!("    {}", as_stranger(vec![], "Status")?);
-    ensure!(daemon.status()?["uplinks"][0]["state"] == "up", "{:?}", daemon.uplinks()?);
+    ensure!(
+        daemon.status()?["uplinks"][0]["state"] == "up",
+        "{:?}",
+        daemon.uplinks()?
+    );
     daemon.stop()
 }
 
@@ -49,7 +63,11 @@ fn as_stranger(groups: Vec<u32>, method: &'static str) -> std::io::Result<String
         let mut stream = UnixStream::connect(SOCKET)?;
         stream.set_read_timeout(Some(5 * SECOND))?;
         let call = format!("{{\"method\":\"org.uplink.{method}\",\"parameters\":{{\"name\":\"isp1\"}}}}\0");
-        let call = if method == "Status" { call.replace("\"name\":\"isp1\"", "") } else { call };
+        let call = if method == "Status" {
+            call.replace("\"name\":\"isp1\"", "")
+        } else {
+            call
+        };
         stream.write_all(call.as_bytes())?;
         stream.shutdown(std::net::Shutdown::Write)?;
         let mut answer = String::new();
@@ -115,7 +133,10 @@ fn fails_over(lab: &Lab, daemon: &Daemon<'_>) -> Result<()> {
     lab.blackhole(Isp::One)?;
     daemon.await_state(Isp::One, "down", 10 * SECOND)?;
     pause(1.0);
-    let back = pulse.stop()?.recovered_after(fault).context("new flows stay dead")?;
+    let back = pulse
+        .stop()?
+        .recovered_after(fault)
+        .context("new flows stay dead")?;
     println!("    failover in {back:?}");
     ensure!(back < 3 * SECOND, "failover takes {back:?}");
     Ok(())
@@ -132,7 +153,8 @@ enum Kind {
 fn besiege(over: &AtomicBool) -> Result<(u64, u64)> {
     const MOST: u64 = 1 << 30;
     let kinds = [Kind::Silent, Kind::Slow, Kind::Huge];
-    let mut clients: Vec<(Kind, Option<Socket>)> = kinds.into_iter().cycle().take(1000).map(|k| (k, None)).collect();
+    let mut clients: Vec<(Kind, Option<Socket>)> =
+        kinds.into_iter().cycle().take(1000).map(|k| (k, None)).collect();
     let (mut connected, mut sent) = (0, 0);
     let chunk = vec![b'x'; 64 << 10];
     while !over.load(Ordering::Relaxed) {
@@ -178,27 +200,48 @@ pub fn full_disk() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     std::fs::create_dir_all("/run/uplink")?;
     let tiny = Some("mode=0755,size=64k");
-    mount(Some("tmpfs"), "/run/uplink", Some("tmpfs"), MsFlags::empty(), tiny)?;
+    mount(
+        Some("tmpfs"),
+        "/run/uplink",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        tiny,
+    )?;
     let daemon = daemon(&lab, "")?;
     fill(Path::new("/run/uplink/ballast"))?;
     for (arguments, says) in [
-        (&["drain", "isp2"][..], "isp2 is not drained, since a restart would forget it"),
+        (
+            &["drain", "isp2"][..],
+            "isp2 is not drained, since a restart would forget it",
+        ),
         (&["reload"][..], "state.json"),
     ] {
         let output = run(&lab, arguments)?;
         let said = said(&output);
         println!("    {arguments:?}: {said}");
         ensure!(!output.status.success(), "{arguments:?} on a full disk: {said}");
-        ensure!(said.contains(says) && said.contains("No space left"), "{arguments:?}: {said}");
+        ensure!(
+            said.contains(says) && said.contains("No space left"),
+            "{arguments:?}: {said}"
+        );
     }
-    ensure!(daemon.uplinks()?[1] == ("up".into(), 0.25), "{:?}", daemon.uplinks()?);
+    ensure!(
+        daemon.uplinks()?[1] == ("up".into(), 0.25),
+        "{:?}",
+        daemon.uplinks()?
+    );
     let tally = udp_flows(&lab, 300, Family::V4)?;
     ensure!(tally.clean() == 300, "new flows: {tally:?}");
     fails_over(&lab, &daemon)?;
     std::fs::remove_file("/run/uplink/ballast")?;
     for arguments in [&["drain", "isp1"][..], &["reload"][..]] {
         let output = run(&lab, arguments)?;
-        ensure!(output.status.success(), "with room again: {}\n{}", said(&output), log_tail());
+        ensure!(
+            output.status.success(),
+            "with room again: {}\n{}",
+            said(&output),
+            log_tail()
+        );
     }
     daemon.stop()
 }

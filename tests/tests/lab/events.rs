@@ -108,8 +108,15 @@ pub fn told() -> Result<()> {
     in_order(&follower.events()?)?;
     let text = run(&lab, &["events"])?;
     let text = String::from_utf8(text.stdout)?;
-    println!("{}", text.lines().map(|l| format!("    {l}\n")).collect::<String>());
-    ensure!(text.lines().any(|l| l.contains("state") && l.contains("isp1 is down")), "{text}");
+    println!(
+        "{}",
+        text.lines().map(|l| format!("    {l}\n")).collect::<String>()
+    );
+    ensure!(
+        text.lines()
+            .any(|l| l.contains("state") && l.contains("isp1 is down")),
+        "{text}"
+    );
     restarted(&lab, daemon, &follower)?.stop()?;
     follower.end()
 }
@@ -117,14 +124,38 @@ pub fn told() -> Result<()> {
 fn in_order(events: &[Value]) -> Result<()> {
     let numbers: Vec<u64> = events.iter().filter_map(|e| e["seq"].as_u64()).collect();
     let from = numbers.first().copied().unwrap_or(0);
-    ensure!(numbers == (from..from + events.len() as u64).collect::<Vec<_>>(), "{numbers:?}");
-    let down = [("kind", "state"), ("uplink", "isp1"), ("old", "up"), ("new", "down")];
+    ensure!(
+        numbers == (from..from + events.len() as u64).collect::<Vec<_>>(),
+        "{numbers:?}"
+    );
+    let down = [
+        ("kind", "state"),
+        ("uplink", "isp1"),
+        ("old", "up"),
+        ("new", "down"),
+    ];
     let up = [("kind", "state"), ("uplink", "isp1"), ("new", "up")];
     let mut at = find(events, 0, &down)?;
     find(events, 0, &[("kind", "failover"), ("uplink", "isp1")])?;
     at = find(events, at, &up)?;
-    at = find(events, at, &[("kind", "order"), ("uplink", "isp2"), ("text", "takes no new flows")])?;
-    at = find(events, at, &[("kind", "order"), ("uplink", "isp2"), ("text", "takes new flows again")])?;
+    at = find(
+        events,
+        at,
+        &[
+            ("kind", "order"),
+            ("uplink", "isp2"),
+            ("text", "takes no new flows"),
+        ],
+    )?;
+    at = find(
+        events,
+        at,
+        &[
+            ("kind", "order"),
+            ("uplink", "isp2"),
+            ("text", "takes new flows again"),
+        ],
+    )?;
     at = find(events, at, &[("kind", "reload")])?;
     find(events, at, &[("kind", "repair"), ("text", "rule")]).map(drop)
 }
@@ -134,9 +165,17 @@ fn restarted<'a>(lab: &'a Lab, daemon: Daemon<'a>, follower: &Running) -> Result
     daemon.end(Signal::SIGUSR1, 5 * SECOND)?;
     let daemon = Daemon::restart(lab)?;
     let starts = || Ok(find(&follower.events()?, before, &[("kind", "start")]).is_ok());
-    await_within("the next daemon's start is told", Instant::now(), 5 * SECOND, starts)?;
+    await_within(
+        "the next daemon's start is told",
+        Instant::now(),
+        5 * SECOND,
+        starts,
+    )?;
     let said = follower.said()?;
-    ensure!(said.contains("waiting for it") && said.contains("there again"), "{said}");
+    ensure!(
+        said.contains("waiting for it") && said.contains("there again"),
+        "{said}"
+    );
     Ok(daemon)
 }
 
@@ -162,7 +201,10 @@ pub fn stalled() -> Result<()> {
     println!("    {} events, {missed} missed", events.len());
     ensure!(missed > 0, "nothing was missed: {said}");
     let gaps = last_seq(&events) - events.len() as u64;
-    ensure!(gaps == missed, "{gaps} events are not there, {missed} were told as missed: {said}");
+    ensure!(
+        gaps == missed,
+        "{gaps} events are not there, {missed} were told as missed: {said}"
+    );
     ensure!(!warned(&daemon, "hook")?, "a warning");
     follower.end()?;
     daemon.stop()
@@ -174,7 +216,9 @@ fn last_seq(events: &[Value]) -> u64 {
 
 fn missed(said: &str) -> u64 {
     let numbers = said.lines().filter_map(|l| l.strip_suffix(" events were missed"));
-    numbers.filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    numbers
+        .filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
 }
 
 /// Orders by a connection of our own: a process for each would take too long.
@@ -200,7 +244,11 @@ pub fn watched() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     let daemon = daemon(&lab, "")?;
     let watch = Running::start(&lab, &["status", "--json", "--watch", "1"])?;
-    let at_least = |n: usize| await_within("documents", Instant::now(), 8 * SECOND, || Ok(watch.events()?.len() >= n));
+    let at_least = |n: usize| {
+        await_within("documents", Instant::now(), 8 * SECOND, || {
+            Ok(watch.events()?.len() >= n)
+        })
+    };
     at_least(2)?;
     daemon.end(Signal::SIGUSR1, 5 * SECOND)?;
     await_within("the watcher says so", Instant::now(), 5 * SECOND, || {
@@ -209,10 +257,17 @@ pub fn watched() -> Result<()> {
     let before = watch.events()?.len();
     let daemon = Daemon::restart(&lab)?;
     at_least(before + 2)?;
-    ensure!(watch.events()?.iter().all(|d| d["version"] == 1), "{:?}", watch.events()?);
+    ensure!(
+        watch.events()?.iter().all(|d| d["version"] == 1),
+        "{:?}",
+        watch.events()?
+    );
     watch.end()?;
     let text = String::from_utf8(run(&lab, &["status"])?.stdout)?;
-    println!("{}", text.lines().map(|l| format!("    {l}\n")).collect::<String>());
+    println!(
+        "{}",
+        text.lines().map(|l| format!("    {l}\n")).collect::<String>()
+    );
     ensure!(text.contains("of 2 uplinks up"), "{text}");
     ensure!(!text.contains('\u{1b}'), "colours without a terminal: {text:?}");
     daemon.stop()

@@ -48,17 +48,31 @@ pub fn environment() -> Result<()> {
     await_within("the hook heard of it", Instant::now(), 3 * SECOND, dead)?;
     let heard = recorded()?;
     for name in ["isp1", "isp2"] {
-        ensure!(heard.iter().any(|e| is(e, name, "unknown", "up")), "{name} came up: {heard:?}");
+        ensure!(
+            heard.iter().any(|e| is(e, name, "unknown", "up")),
+            "{name} came up: {heard:?}"
+        );
     }
-    let down = heard.iter().find(|e| is(e, "isp1", "up", "down")).context("down")?;
+    let down = heard
+        .iter()
+        .find(|e| is(e, "isp1", "up", "down"))
+        .context("down")?;
     println!("    {down:?}");
-    ensure!(down["UPLINK_INTERFACE"] == Isp::One.interface(Shape::OneNic), "{down:?}");
+    ensure!(
+        down["UPLINK_INTERFACE"] == Isp::One.interface(Shape::OneNic),
+        "{down:?}"
+    );
     ensure!(down["UPLINK_GATEWAY"] == Isp::One.gateways().0, "{down:?}");
     ensure!(down["UPLINK_SHARE"] == "0", "{down:?}");
     ensure!(!down["UPLINK_REASON"].is_empty(), "{down:?}");
-    ensure!(down["UPLINK_TIME"].ends_with('Z') && down["UPLINK_SEQ"].parse::<u64>().is_ok(), "{down:?}");
+    ensure!(
+        down["UPLINK_TIME"].ends_with('Z') && down["UPLINK_SEQ"].parse::<u64>().is_ok(),
+        "{down:?}"
+    );
     // A shell adds PWD, SHLVL and _.
-    let strange = |key: &&String| !key.starts_with("UPLINK_") && !["PATH", "PWD", "SHLVL", "_", "OLDPWD"].contains(&key.as_str());
+    let strange = |key: &&String| {
+        !key.starts_with("UPLINK_") && !["PATH", "PWD", "SHLVL", "_", "OLDPWD"].contains(&key.as_str())
+    };
     let strange: Vec<_> = down.keys().filter(strange).collect();
     ensure!(strange.is_empty(), "of somebody else's environment: {strange:?}");
     daemon.stop()
@@ -137,7 +151,9 @@ fn warns_of(lab: &Lab, daemon: &Daemon<'_>, what: &str) -> Result<()> {
     })?;
     let events = String::from_utf8(run(lab, &["events", "--json"])?.stdout)?;
     ensure!(
-        events.lines().any(|l| l.contains("\"kind\":\"hook\"") && l.contains(what)),
+        events
+            .lines()
+            .any(|l| l.contains("\"kind\":\"hook\"") && l.contains(what)),
         "no event of a hook that {what}: {events}"
     );
     Ok(())

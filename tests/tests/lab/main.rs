@@ -6,6 +6,7 @@ mod abuse;
 mod auto;
 mod balance;
 mod calm;
+mod coexist;
 mod dead_flows;
 mod detect;
 mod events;
@@ -24,11 +25,14 @@ mod kill;
 mod layout;
 mod liars;
 mod lifecycle;
+mod metrics;
 mod mpath;
 mod mtu;
 mod names;
 mod pair;
+mod pair_ha;
 mod pins;
+mod plan;
 mod policies;
 mod probes;
 mod selftest;
@@ -224,6 +228,10 @@ const SCENARIOS: &[Scenario] = &[
     ("policy_sticky", policies::sticky::source),
     ("policy_sticky_both", policies::sticky::both),
     ("policy_reload", policies::reload::keeps_flows),
+    ("plan_start", plan::start),
+    ("plan_edit", plan::edit),
+    ("plan_refused", plan::refused),
+    ("plan_tampered", plan::tampered),
     ("policy_kill9", policies::reload::kill9),
     ("policy_shown", policies::reload::shown),
     ("explain_comes_true", explain::comes_true),
@@ -237,6 +245,17 @@ const SCENARIOS: &[Scenario] = &[
     ("abuse_strangers", abuse::strangers),
     ("abuse_crowd", abuse::crowd),
     ("abuse_full_disk", abuse::full_disk),
+    ("metrics_scraped", metrics::scraped),
+    ("metrics_rules", metrics::rules),
+    ("metrics_reloaded", metrics::reloaded),
+    ("metrics_abuse", metrics::abuse),
+    ("metrics_page", metrics::page),
+    ("metrics_large", metrics::large),
+    ("coexist_wg_quick", coexist::wg_full_tunnel),
+    ("coexist_tailscale", coexist::tailscale),
+    ("coexist_docker", coexist::docker),
+    ("coexist_ufw", coexist::ufw),
+    ("pair_ha", pair_ha::pair),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),

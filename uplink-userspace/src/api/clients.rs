@@ -95,7 +95,11 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
         let mut clients = Clients::default();
-        let (a, b, c) = (clients.enter(0, now), clients.enter(0, now), clients.enter(0, now));
+        let (a, b, c) = (
+            clients.enter(0, now),
+            clients.enter(0, now),
+            clients.enter(0, now),
+        );
         assert_eq!(clients.to_leave(), Some(a));
         clients.busy(a);
         assert_eq!(clients.to_leave(), Some(b));

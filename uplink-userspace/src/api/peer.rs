@@ -106,7 +106,11 @@ mod tests {
     async fn the_kernel_knows_our_own_groups() {
         let (one, _other) = UnixStream::pair().unwrap();
         let peer = Peer::of(&one).unwrap();
-        let mut ours: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|g| g.as_raw()).collect();
+        let mut ours: Vec<u32> = nix::unistd::getgroups()
+            .unwrap()
+            .iter()
+            .map(|g| g.as_raw())
+            .collect();
         ours.push(nix::unistd::getegid().as_raw());
         assert_eq!((peer.uid, peer.gids), (nix::unistd::geteuid().as_raw(), ours));
     }

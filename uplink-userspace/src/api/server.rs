@@ -168,7 +168,9 @@ async fn client(stream: UnixStream, place: &Place, requests: mpsc::Sender<Reques
         }
         if !place.allowed {
             let message = "only root and members of the group that owns the socket may ask";
-            place.send(&mut write, &failure(Error::new(PERMISSION_DENIED, message))).await?;
+            place
+                .send(&mut write, &failure(Error::new(PERMISSION_DENIED, message)))
+                .await?;
             bail!("user {} may not ask", place.uid);
         }
         place.pace().await;
@@ -176,7 +178,9 @@ async fn client(stream: UnixStream, place: &Place, requests: mpsc::Sender<Reques
             Ok(call) => answer(call, place, &requests, &mut read, &mut write).await?,
             Err(e) => {
                 let message = format!("no JSON object with a `method`: {e}");
-                place.send(&mut write, &failure(Error::new(INVALID_PARAMETER, message))).await?;
+                place
+                    .send(&mut write, &failure(Error::new(INVALID_PARAMETER, message)))
+                    .await?;
             }
         }
     }

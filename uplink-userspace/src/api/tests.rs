@@ -153,7 +153,11 @@ fn who_asks_without_end_is_slowed_down() {
         let answer = raw(&dir, "{\"method\":\"echo\"}\0".repeat(164).as_bytes()).await;
         assert_eq!(answer.matches('\0').count(), 164);
         // 64 at once, then one each 5 ms.
-        assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() >= Duration::from_millis(500),
+            "{:?}",
+            begun.elapsed()
+        );
     });
 }
 
@@ -163,9 +167,15 @@ fn the_command_knows_a_daemon_that_has_gone() {
     let dir = tempfile::tempdir().unwrap();
     runtime.unwrap().block_on(async {
         let missing = call(dir.path(), "echo", json!({})).await.unwrap_err();
-        assert!(is_gone(&missing) && missing.to_string().contains("uplink run"), "{missing:#}");
+        assert!(
+            is_gone(&missing) && missing.to_string().contains("uplink run"),
+            "{missing:#}"
+        );
         drop(bind(&path(dir.path())).unwrap());
         let refused = call(dir.path(), "echo", json!({})).await.unwrap_err();
-        assert!(is_gone(&refused) && refused.to_string().contains("nobody answers"), "{refused:#}");
+        assert!(
+            is_gone(&refused) && refused.to_string().contains("nobody answers"),
+            "{refused:#}"
+        );
     });
 }

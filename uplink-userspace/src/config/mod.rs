@@ -22,8 +22,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
-use uplink_common::Family;
 use uplink_common::mark::Mask;
+use uplink_common::{Family, Seed};
 
 pub use health::{Balance, By, Capacity, Health, Limits, Period, Quota, Then};
 pub use observe::{Hooks, Metrics};
@@ -239,6 +239,9 @@ pub struct Kernel {
     /// The programs leave new flows to the kernel when the daemon has been gone for this long,
     /// 5 s to 24 h; `None`: never.
     pub stale_after: Option<Duration>,
+    /// Secret of the hash, where the file says from what to make it: routers with the same one
+    /// and the same uplinks choose alike. `None`: at random, once.
+    pub seed: Option<Seed>,
 }
 
 /// Hook of the packet path.

@@ -1,7 +1,10 @@
 //! The tables that are not uplinks: each read over its defaults.
 
+use std::hash::Hasher as _;
 use std::time::Duration;
 
+use siphasher::sip::SipHasher13;
+use uplink_common::Seed;
 use uplink_common::mark::Mask;
 
 use super::reader::{Reader, Refusal, time_span, wrong};
@@ -65,6 +68,7 @@ pub(super) fn kernel(top: &mut Reader<'_, '_>) -> (Kernel, At<Mask>) {
         attach: Attach::Auto,
         flows: 262_144,
         stale_after: None,
+        seed: None,
     };
     if let Some(mut table) = top.table("kernel", "[kernel]") {
         mask = fwmark_mask(&mut table).unwrap_or(mask);
@@ -93,6 +97,25 @@ fn fill_kernel(table: &mut Reader<'_, '_>, kernel: &mut Kernel) {
     let flows = table.integer("flows", 1024..=4_194_304, "an integer from 1024 to 4194304");
     kernel.flows = flows.map_or(kernel.flows, |n| n.value);
     kernel.stale_after = stale_after(table);
+    let allowed = "8 to 128 characters, kept secret, the same on all routers that choose alike";
+    kernel.seed = table.parsed("seed", allowed, seed).map(|at| at.value);
+}
+
+/// Two hashes of the text: whoever knows the seed can choose flows that all take one uplink, so it is
+/// as secret as a random one would be, and as long as its author made it.
+fn seed(text: &str) -> Result<Seed, Refusal> {
+    if !(8..=128).contains(&text.chars().count()) {
+        return Err(wrong("is too short or too long"));
+    }
+    let half = |number| {
+        let mut hash = SipHasher13::new_with_keys(number, 0);
+        hash.write(text.as_bytes());
+        hash.finish()
+    };
+    Ok(Seed {
+        k0: half(0),
+        k1: half(1),
+    })
 }
 
 fn stale_after(table: &mut Reader<'_, '_>) -> Option<Duration> {

@@ -1,4 +1,5 @@
 mod broken;
+mod documented;
 mod health;
 mod policy;
 mod probe;
@@ -235,21 +236,75 @@ fn many(count: u32) -> String {
     (1..=count).map(one).collect()
 }
 
-/// Examples have "#" at the very beginning, prose has a blank behind it.
+const PACKAGED: &str = include_str!("../../../packaging/uplink.toml");
+
+/// The packaged file with its examples taken in: those behind "#", and with `rare` also those behind
+/// "##". Prose has a blank behind its "#".
+fn packaged(rare: bool) -> String {
+    let marks: &[&str] = if rare { &["##", "#"] } else { &["#"] };
+    let line = |line: &str| {
+        let example = marks.iter().find_map(|mark| line.strip_prefix(mark));
+        match example {
+            Some(example) if !example.starts_with(' ') => format!("{example}\n"),
+            _ => format!("{line}\n"),
+        }
+    };
+    PACKAGED.lines().map(line).collect()
+}
+
 #[test]
 fn the_packaged_file_is_valid_once_its_examples_are_taken_in() {
-    let packaged = include_str!("../../../packaging/uplink.toml");
-    let line = |line: &str| match line.strip_prefix('#') {
-        Some(example) if !example.starts_with(' ') => format!("{example}\n"),
-        _ => format!("{line}\n"),
-    };
-    let config = read(&packaged.lines().map(line).collect::<String>()).unwrap_or_else(|e| panic!("{e}"));
+    let config = read(&packaged(false)).unwrap_or_else(|e| panic!("{e}"));
     let plain = read(SMALLEST).unwrap();
     assert_eq!((config.probe, config.health), (plain.probe, plain.health));
     assert_eq!((config.nat, config.balance), (plain.nat, plain.balance));
-    assert_eq!(config.dns.ttl_min, plain.dns.ttl_min);
+    assert_eq!(
+        (config.dns.ttl_min, config.dns.ttl_max),
+        (plain.dns.ttl_min, plain.dns.ttl_max)
+    );
     assert!(config.mpath.is_some() && config.policies.len() == 3);
     assert!(crate::policy::lint::lint(&config.policies).is_empty());
+    let rare = read(&packaged(true)).unwrap_or_else(|e| panic!("{e}"));
+    // A seed has no default to show.
+    let kernel = Kernel {
+        seed: rare.kernel.seed,
+        ..plain.kernel
+    };
+    assert_eq!((rare.uplinks.len(), rare.kernel), (3, kernel));
+}
+
+/// Every key that the reader allows is in the packaged file.
+#[test]
+fn the_packaged_file_shows_every_key() {
+    let text = packaged(true);
+    let tables = [
+        "[[uplink]]",
+        "[lan]",
+        "[local]",
+        "[nat]",
+        "[probe]",
+        "[health]",
+        "[balance]",
+        "[[group]]",
+    ];
+    let more = [
+        "[[policy]]",
+        "[dns]",
+        "[mpath]",
+        "[metrics]",
+        "[hooks]",
+        "[kernel]",
+    ];
+    for table in tables.into_iter().chain(more) {
+        assert!(text.contains(&format!("{table}\n")), "no {table}");
+        let problems = read(&format!("{table}\nzzzzzz = 1\n")).unwrap_err();
+        let help = problems.list.iter().find_map(|p| p.help.split_once("allowed: "));
+        let (_, keys) = help.unwrap_or_else(|| panic!("{table} names no keys: {problems}"));
+        for key in keys.split(", ") {
+            let shown = [format!("{key} = "), format!("{key}\n")];
+            assert!(shown.iter().any(|s| text.contains(s)), "{table}: no {key}");
+        }
+    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ struct Wanted {
 /// Parameters of a method that takes none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 impl Daemon {
     pub(super) async fn answer(&mut self, request: api::Request, from: &mut Sources) {
@@ -60,7 +60,13 @@ impl Daemon {
         match &*method {
             api::STATUS => self.answer_status(parameters, from, reply),
             api::FLOWS => self.answer_flows(parameters, more, reply),
+            api::METRICS => self.answer_metrics(parameters, from, reply),
+            api::HISTORY => self.answer_history(parameters, reply),
             api::EVENTS => self.answer_events(parameters, more, reply),
+            api::PLAN => match read::<Nothing>(parameters) {
+                Ok(Nothing {}) => self.answer_plan(reply).await,
+                Err(e) => reply.finish(Err(e)),
+            },
             api::EXPLAIN => self.answer_explain(parameters, reply),
             api::DRAIN => reply.finish(self.drain(parameters).await),
             api::ENABLE => reply.finish(self.enable(parameters).await),
@@ -229,7 +235,7 @@ impl Daemon {
     }
 
     /// What tells valid pins from void ones.
-    fn pins(&self) -> Result<Uplinks> {
+    pub(super) fn pins(&self) -> Result<Uplinks> {
         let mut uplinks = Uplinks::default();
         for (id, record) in self.maps.uplinks()? {
             uplinks.insert(id, maps::name(&record), record.generation);

@@ -27,6 +27,11 @@ impl Daemon {
         if let Event::Answered { path, .. } = event {
             self.gateways.answered(path);
         }
+        if let Event::Answered { path, .. } | Event::Lost { path, .. } = event
+            && let Some(u) = self.engine.uplinks().iter().find(|u| u.id == path.uplink)
+        {
+            self.tally.observe(&u.name, &event);
+        }
         let commands = self.engine.handle(self.now(), event);
         let changed = !commands.is_empty();
         self.carry_out(commands).await;

@@ -24,7 +24,7 @@ impl Daemon {
         let unusable = followed.unusable.iter().map(|u| Warning {
             code: "unusable".into(),
             text: u.to_string(),
-            remedy: "give the interface its address or default route back; uplink follows by itself".into(),
+            remedy: "give the interface its address or default route; uplink follows by itself".into(),
         });
         self.replace_warnings(&["unusable"], unusable);
         let blind = resolve::warnings(&self.config, &followed.uplinks);

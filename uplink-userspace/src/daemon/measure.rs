@@ -68,6 +68,11 @@ impl Measured {
             .set(quotas.filter_map(|u| Some((u.name.value.clone(), u.quota?))));
     }
 
+    /// Bytes of its quota that an uplink has used in this period.
+    pub(super) fn quota_used(&self, name: &str) -> Option<u64> {
+        self.quotas.usage(name).map(|u| u.bytes)
+    }
+
     /// What `status` shows of it. `sized`: the configuration says what the uplink can carry.
     pub(super) fn describe(&self, u: &Uplink, sized: bool, of: &mut status::Uplink) {
         let rate = self.rates.of(u.id).unwrap_or_default();

@@ -40,6 +40,7 @@ struct Wanted {
 impl Daemon {
     /// Tells followers, and remembers.
     pub(super) fn tell(&mut self, news: News) {
+        self.tally.tell(&news);
         self.journal.tell(SystemTime::now(), news);
     }
 

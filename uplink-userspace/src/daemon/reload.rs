@@ -6,10 +6,12 @@ use anyhow::{Result, ensure};
 use uplink_common::Family;
 
 use super::{Daemon, start};
+use crate::api::{Error, Reply};
 use crate::config::{self, Config};
 use crate::engine::{Engine, Path, Settings};
 use crate::health::Verdict;
 use crate::host::Host;
+use crate::inspect::{Running, Wanted};
 use crate::policy::groups;
 use crate::resolve::{self, Followed, Uplink};
 use crate::{aggregate, conntrack, desired, flow_map, links, nat, sysctl};
@@ -19,6 +21,12 @@ impl Daemon {
     pub(super) async fn reload(&mut self) -> Result<()> {
         let config = config::load(&self.options.config)?;
         self.refuse_what_needs_a_restart(&config)?;
+        let (engine, host, found) = self.judge(&config).await?;
+        self.take_over(config, engine, host, &found).await
+    }
+
+    /// What this configuration would be on this host as it is now. Nothing is touched.
+    async fn judge(&self, config: &Config) -> Result<(Engine, Host, Followed)> {
         let host = links::snapshot(config.kernel.protocol).await?;
         let ids: BTreeMap<String, u8> = self
             .engine
@@ -26,18 +34,51 @@ impl Daemon {
             .iter()
             .map(|u| (u.name.clone(), u.id))
             .collect();
-        let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
-        let uplinks = resolve::keep(&config, uplinks, self.engine.uplinks());
+        let found = resolve::resolve(config, &host, &ids)?;
+        let uplinks = resolve::keep(config, found.uplinks.clone(), self.engine.uplinks());
         let used = config::groups(&self.config.policies);
         let groups = groups::arrange(self.engine.groups(), &used, &config::groups(&config.policies));
         let mut engine = Engine::new(
             uplinks,
-            Settings::of(&config).with_groups(groups),
+            Settings::of(config).with_groups(groups),
             &self.down(),
             &self.engine.drained(),
         );
         engine.inherit(&self.engine);
-        self.take_over(config, engine, host).await
+        Ok((engine, host, found))
+    }
+
+    /// What a reload would do now, told beside the loop.
+    pub(super) async fn answer_plan(&self, reply: Reply) {
+        match self.wanted_by_a_reload().await {
+            Err(e) => reply.finish(Err(Error::of(&e))),
+            Ok(wanted) => {
+                let options = self.options.clone();
+                tokio::task::spawn_local(async move {
+                    let report = serde_json::to_value(wanted.report(&options).await);
+                    reply.finish(report.map_err(|e| Error::of(&e.into())));
+                });
+            }
+        }
+    }
+
+    async fn wanted_by_a_reload(&self) -> Result<Wanted> {
+        let config = config::load(&self.options.config)?;
+        let refused = self.refuse_what_needs_a_restart(&config).err();
+        let (engine, host, _) = self.judge(&config).await?;
+        let usable = &self.followed;
+        let running = |u: &Uplink, family| start::is_running(&self.host, u) && usable.is_usable(u, family);
+        let now = desired::plan(&self.config, &self.engine, &self.host, running);
+        Ok(Wanted {
+            config,
+            engine,
+            host,
+            running: Some(Running {
+                file: self.config.file.text.clone(),
+                nft: now.nft,
+                refused: refused.map(|e| format!("{e:#}")),
+            }),
+        })
     }
 
     /// What the running programs, rules and maps are tied to.
@@ -68,10 +109,16 @@ impl Daemon {
     }
 
     /// Routes of the new file first, then its table; what is gone leaves last.
-    async fn take_over(&mut self, config: Config, engine: Engine, host: Host) -> Result<()> {
+    async fn take_over(
+        &mut self,
+        config: Config,
+        engine: Engine,
+        host: Host,
+        found: &Followed,
+    ) -> Result<()> {
         let before = start::ports(&config, &host, engine.uplinks());
         start::remember(&self.options, &config, &engine, &before, self.loaded.hook)?;
-        let running = |u: &Uplink, _| start::is_running(&host, u);
+        let running = |u: &Uplink, family| start::is_running(&host, u) && found.is_usable(u, family);
         let plan = desired::plan(&config, &engine, &host, running);
         // One that has another name now would lead back to itself without its rules.
         aggregate::remove_others(aggregate::outer(&config)).await?;

@@ -19,6 +19,7 @@ use crate::census::Census;
 use crate::config::{self, Config};
 use crate::engine::{Engine, Settings};
 use crate::events::Journal;
+use crate::history::History;
 use crate::hooks::Hooks;
 use crate::host::Host;
 use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
@@ -31,6 +32,7 @@ use crate::repairs::Repairs;
 use crate::resolve::{self, Followed, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
+use crate::tally::Tally;
 use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, probe, stations, sysctl};
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
@@ -127,6 +129,8 @@ impl Parts {
             journal: Journal::default(),
             told: super::news::Told::default(),
             hooks,
+            tally: Tally::default(),
+            history: History::default(),
             lock,
         }
     }
@@ -144,7 +148,8 @@ async fn bring_up(
     let mut maps = loaded.take_maps()?;
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
-    let uplinks = resolve::resolve(&config, &host, &ids)?.uplinks;
+    let found = resolve::resolve(&config, &host, &ids)?;
+    let uplinks = found.uplinks.clone();
     let earlier = State::read(&options.runtime_dir)?;
     let (drained, in_maps) = earlier.map_or_else(Default::default, |s| (s.drained, s.groups));
     let mut was_down = maps::found_dead(&records, &uplinks);
@@ -164,7 +169,7 @@ async fn bring_up(
     remember(options, &config, &engine, &before, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
-    let running = |u: &Uplink, _| is_running(&host, u);
+    let running = |u: &Uplink, family| is_running(&host, u) && found.is_usable(u, family);
     let plan = desired::plan(&config, &engine, &host, running);
     for change in sysctl::apply(&plan.sysctls)? {
         tracing::info!("sysctl {change}");
@@ -254,22 +259,14 @@ pub fn stale_after_s(config: &Config) -> u32 {
     u32::try_from(after).unwrap_or(u32::MAX)
 }
 
-/// The secret of the hash survives restarts, so that flows whose pin was evicted meanwhile
+/// The secret of the hash, unless the file has one, survives restarts, so that flows whose pin was evicted meanwhile
 /// find the same uplink again.
 fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
     let before = maps.config()?;
-    let seed = if before.abi == ABI {
-        before.seed
-    } else {
-        let half = || {
-            probe::random()
-                .map(u64::from_ne_bytes)
-                .context("reading random bytes")
-        };
-        Seed {
-            k0: half()?,
-            k1: half()?,
-        }
+    let seed = match config.kernel.seed {
+        Some(seed) => seed,
+        None if before.abi == ABI => before.seed,
+        None => random_seed()?,
     };
     Ok(maps::Settings {
         mask: config.kernel.fwmark_mask,
@@ -278,6 +275,14 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
         netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
         stale_after_s: stale_after_s(config),
         learns: learns(config),
+    })
+}
+
+fn random_seed() -> Result<Seed> {
+    let random = || probe::random().context("reading random bytes");
+    Ok(Seed {
+        k0: u64::from_ne_bytes(random()?),
+        k1: u64::from_ne_bytes(random()?),
     })
 }
 
@@ -355,11 +360,14 @@ pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Ad
     let own = host.interfaces.iter().flat_map(|i| &i.addresses);
     locals.extend(own.map(|net| (net.addr(), 0)));
     let mut owners: BTreeMap<IpAddr, Vec<u8>> = BTreeMap::new();
+    let hidden = bypass::is_hidden_v6(host, kernel);
     for u in uplinks {
         for leg in Family::ALL.into_iter().filter_map(|f| u.leg(f)) {
             let gateway = Addr::from(leg.gateway);
             let ifindex = u.ifindex;
-            next_hops.push((NextHop { gateway, ifindex }, u32::from(u.id)));
+            if !(hidden && leg.gateway.is_ipv6()) {
+                next_hops.push((NextHop { gateway, ifindex }, u32::from(u.id)));
+            }
             owners.entry(leg.source).or_default().push(u.id);
         }
     }

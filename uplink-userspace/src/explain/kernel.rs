@@ -57,14 +57,14 @@ impl Kernel {
     }
 }
 
-fn pinned(bpffs: &Path, name: &str) -> Result<Map> {
+pub(crate) fn pinned(bpffs: &Path, name: &str) -> Result<Map> {
     let pin = bpffs.join(name);
     MapData::from_pin(&pin)
         .and_then(Map::from_map_data)
         .with_context(|| format!("opening {}: is anything steered, by this version?", pin.display()))
 }
 
-fn open<M: TryFrom<Map, Error = MapError>>(bpffs: &Path, name: &str) -> Result<M> {
+pub(crate) fn open<M: TryFrom<Map, Error = MapError>>(bpffs: &Path, name: &str) -> Result<M> {
     let map = M::try_from(pinned(bpffs, name)?);
     map.with_context(|| format!("the map `{name}` is not what this version expects"))
 }

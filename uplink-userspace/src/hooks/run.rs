@@ -108,9 +108,7 @@ async fn attend(
     }
     match process.status().map_err(unknown)? {
         WaitStatus::Exited(_, 0) if output.closed => Ok(()),
-        WaitStatus::Exited(_, 0) => {
-            Err("left others running that hold its output; they were killed".into())
-        }
+        WaitStatus::Exited(_, 0) => Err("left others running that hold its output; they were killed".into()),
         WaitStatus::Exited(_, status) => Err(format!("failed with exit status {status}")),
         WaitStatus::Signaled(_, signal, _) => Err(format!("was killed by {signal}")),
         other => Err(format!("ended as {other:?}")),
@@ -162,7 +160,9 @@ impl Output {
     fn lines(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.kept);
         let printable = |c: char| if c.is_control() { ' ' } else { c };
-        let lines = text.lines().map(|line| line.chars().map(printable).collect::<String>());
+        let lines = text
+            .lines()
+            .map(|line| line.chars().map(printable).collect::<String>());
         lines.filter(|line| !line.trim().is_empty()).collect()
     }
 

@@ -22,7 +22,10 @@ fn change(old: State, new: State) -> Change {
 fn the_newest_state_wins_and_follows_what_was_heard_last() {
     let mut waiting = Waiting::default();
     waiting.add(change(State::Down, State::Up));
-    assert_eq!((waiting.skipped, waiting.next.clone()), (0, Some(change(State::Down, State::Up))));
+    assert_eq!(
+        (waiting.skipped, waiting.next.clone()),
+        (0, Some(change(State::Down, State::Up)))
+    );
     waiting.add(change(State::Up, State::Degraded));
     assert_eq!(waiting.next, Some(change(State::Down, State::Degraded)));
     assert_eq!(waiting.skipped, 1);
@@ -52,7 +55,11 @@ fn run(lines: &str, limit: Duration) -> (Result<(), Failure>, Duration, tempfile
 
 fn script(dir: &tempfile::TempDir, lines: &str) -> PathBuf {
     let path = dir.path().join("hook");
-    fs::write(&path, format!("#!/bin/sh\ncd {}\n{lines}\n", dir.path().display())).unwrap();
+    fs::write(
+        &path,
+        format!("#!/bin/sh\ncd {}\n{lines}\n", dir.path().display()),
+    )
+    .unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
@@ -89,7 +96,10 @@ fn the_environment_is_what_we_say_and_no_more() {
 fn failures_are_told_with_the_last_words() {
     let (result, ..) = run("echo first; echo no route >&2; exit 3", LONG);
     let text = result.unwrap_err().text;
-    assert!(text.ends_with("for isp1 failed with exit status 3; it said: no route"), "{text}");
+    assert!(
+        text.ends_with("for isp1 failed with exit status 3; it said: no route"),
+        "{text}"
+    );
     let (result, ..) = run("kill -9 $$", LONG);
     assert!(result.unwrap_err().text.ends_with("was killed by SIGKILL"));
 }
@@ -105,7 +115,10 @@ fn what_is_no_program_is_told() {
         run::run_if(|| Ok(()), &path, LONG, "isp1", Vec::new(), turn).await
     });
     let failure = result.unwrap_err();
-    assert!(failure.text.contains("cannot be started: No such file"), "{failure:?}");
+    assert!(
+        failure.text.contains("cannot be started: No such file"),
+        "{failure:?}"
+    );
     assert!(!failure.remedy.is_empty());
 }
 
@@ -113,8 +126,16 @@ fn what_is_no_program_is_told() {
 fn one_that_hangs_is_asked_and_then_killed_with_all_its_children() {
     let hanging = "trap 'echo asked > asked' TERM; sleep 1000 & echo $! > child; while :; do sleep 0.1; done";
     let (result, took, dir) = run(hanging, Duration::from_millis(500));
-    assert!(result.unwrap_err().text.contains("took longer than 500ms and was killed"));
-    assert!((Duration::from_millis(500)..Duration::from_secs(5)).contains(&took), "{took:?}");
+    assert!(
+        result
+            .unwrap_err()
+            .text
+            .contains("took longer than 500ms and was killed")
+    );
+    assert!(
+        (Duration::from_millis(500)..Duration::from_secs(5)).contains(&took),
+        "{took:?}"
+    );
     assert_eq!(fs::read_to_string(dir.path().join("asked")).unwrap(), "asked\n");
     assert_dies(&dir);
 }
@@ -157,7 +178,11 @@ fn hooks_of_an_uplink_run_one_after_another_and_failures_stand_until_one_succeed
         hooks.tell(change(State::Up, State::Down));
         assert!(hooks.ended().await.is_none(), "nothing is configured");
         hooks.follow(Some(&settings(&path)));
-        for (old, new) in [(State::Up, State::Down), (State::Down, State::Up), (State::Up, State::Degraded)] {
+        for (old, new) in [
+            (State::Up, State::Down),
+            (State::Down, State::Up),
+            (State::Up, State::Degraded),
+        ] {
             hooks.tell(change(old, new));
         }
         let ended = hooks.ended().await.expect("one runs");

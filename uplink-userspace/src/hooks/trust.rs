@@ -33,8 +33,7 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
     }
     // Who may write a directory may put another program into it.
     for part in real.ancestors() {
-        judge(&fs::metadata(part).map_err(unseen)?)
-            .map_err(|why| refused(path, part, why))?;
+        judge(&fs::metadata(part).map_err(unseen)?).map_err(|why| refused(path, part, why))?;
     }
     Ok(())
 }

@@ -135,6 +135,19 @@ impl Loaded {
     }
 }
 
+/// Whether the programs of this host's sockets are attached, by their pins.
+///
+/// # Errors
+/// When we may not look.
+pub fn attached_host(bpffs: &Path) -> io::Result<bool> {
+    for name in PROGRAMS {
+        if !bpffs.join(format!("{}{name}", super::PIN_PREFIX)).try_exists()? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::mount_point;

@@ -24,9 +24,9 @@ use uplink_common::record::Config;
 use crate::config::Attach;
 use crate::maps::{self, Maps};
 
-pub use cgroup::{directory as cgroup_directory, id as cgroup_id, namespace_cookie};
+pub use cgroup::{attached_host, directory as cgroup_directory, id as cgroup_id, namespace_cookie};
 pub use clsact::{ClsactPort, has_clsact};
-pub use port::{Port, detach};
+pub use port::{Port, attached, detach, others, wanted};
 
 use link::Link;
 

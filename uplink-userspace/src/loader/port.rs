@@ -137,3 +137,60 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier
         .with_context(|| format!("the BPF object has no program `{name}`"))?;
     Ok(program.try_into()?)
 }
+
+/// The programs that belong to a port, by side.
+#[must_use]
+pub fn wanted(port: &Port) -> [(&'static str, &'static str); 2] {
+    SIDES.map(|side| (side_name(side), port.program(side)))
+}
+
+/// The programs of ours that are at a port, by side. What lost its pin does not count: a start replaces it.
+///
+/// # Errors
+/// When we may not look.
+pub async fn attached(bpffs: &Path, hook: Hook, port: &Port) -> Result<Vec<(&'static str, &'static str)>> {
+    if hook == Hook::Clsact {
+        let there = clsact::present(port).await?;
+        return Ok(wanted(port).into_iter().filter(|_| there).collect());
+    }
+    let mut found = Vec::new();
+    for side in SIDES {
+        if !bpffs
+            .join(format!("{PIN_PREFIX}{}", port.link(side)))
+            .try_exists()?
+        {
+            continue;
+        }
+        let query = SchedClassifier::query_tcx(&port.name, side);
+        let (_, programs) = query.with_context(|| format!("reading the programs at {}", port.name))?;
+        let ours = |name: &&&str| programs.iter().any(|p| p.name_as_str() == Some(**name));
+        found.extend(PROGRAMS.iter().find(ours).map(|name| (side_name(side), *name)));
+    }
+    Ok(found)
+}
+
+/// Indices of interfaces with pinned links that are none of these ports.
+///
+/// # Errors
+/// When we may not look.
+pub fn others(bpffs: &Path, ports: &[Port]) -> Result<Vec<u32>> {
+    let directory = match fs::read_dir(bpffs) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("reading {}", bpffs.display()))?,
+    };
+    let index = |entry: fs::DirEntry| -> Option<u32> {
+        let name = entry.file_name();
+        name.to_str()?.strip_prefix(PIN_PREFIX)?.parse().ok()
+    };
+    let indices = directory.flatten().filter_map(index);
+    Ok(indices
+        .filter(|i| ports.iter().all(|p| p.ifindex != *i))
+        .collect())
+}
+
+const fn side_name(side: TcAttachType) -> &'static str {
+    match side {
+        TcAttachType::Egress => "egress",
+        _ => "ingress",
+    }
+}

@@ -21,12 +21,12 @@ use crate::engine::{Path, Selection};
 use crate::weights::Serving;
 use crate::{resolve, table};
 
-pub(crate) use record::claims;
 pub use record::{Settings, found_dead, name};
+pub(crate) use record::{claims, record};
 
 use groups::GroupTables;
 use policies::{NameTable, OtherNames, PolicyMaps};
-use record::{between, name_bytes, record, voided};
+use record::{between, name_bytes, voided};
 use slots::SlotTable;
 
 /// Name of the flow table; also that of its pin.

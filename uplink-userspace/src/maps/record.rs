@@ -117,7 +117,7 @@ pub(crate) fn claims(uplinks: &[resolve::Uplink], serving: &Serving) -> Vec<tabl
 
 /// The record that goes with a selection. Families are those of any new flows, the weight is that in the table for
 /// everybody.
-pub(super) fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
+pub(crate) fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
     let path = |family| Path { uplink: u.id, family };
     let serves = |family: &Family| selection.serves(path(*family));
     let families = Family::ALL.into_iter().filter(serves);

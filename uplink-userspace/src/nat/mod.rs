@@ -102,6 +102,67 @@ pub async fn present() -> Result<Option<String>> {
     Ok(own(&listing).and_then(intact).map(str::to_owned))
 }
 
+/// Our table as nft lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// As [`present`].
+    pub hash: Option<String>,
+    /// Its lines, without handles and without the comment.
+    pub lines: Vec<String>,
+}
+
+/// The table in the kernel, if there is one.
+///
+/// # Errors
+/// When nft is missing, hangs or may not ask.
+pub async fn standing() -> Result<Option<Standing>> {
+    let output = nft(&LIST, "").await?;
+    ensure_done(&output)?;
+    let listing = String::from_utf8_lossy(&output.stdout);
+    Ok(own(&listing).map(|own| Standing {
+        hash: intact(own).map(str::to_owned),
+        lines: plain_lines(own),
+    }))
+}
+
+/// A rendered table as nft would list it: loaded in a network namespace that lasts as long as the
+/// command.
+///
+/// # Errors
+/// When nft refuses it, or we may make no namespace.
+pub async fn as_listed(text: &str) -> Result<Vec<String>> {
+    // In one run nft would list the table as it was before.
+    let script = "nft -f - && nft -t list table inet uplink";
+    let output = answered("unshare", &["--net", "--", "sh", "-c", script], text).await?;
+    ensure_done(&output)?;
+    let listing = String::from_utf8_lossy(&output.stdout);
+    Ok(own(&listing).map(plain_lines).unwrap_or_default())
+}
+
+/// The lines of a rendered table, or of a listing, that say what it does.
+#[must_use]
+pub fn plain_lines(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| {
+        let line = line.split(" # handle ").next().unwrap_or(line);
+        line.trim_end()
+    });
+    let noise = [
+        "table inet uplink {}",
+        "delete table",
+        "}",
+        "\tcomment \"uplink abi",
+    ];
+    let says = |line: &&str| !line.is_empty() && !noise.iter().any(|n| line.starts_with(n));
+    lines.filter(says).map(str::to_owned).collect()
+}
+
+fn ensure_done(output: &Output) -> Result<()> {
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
 /// Removes the table. None there is just as well.
 ///
 /// # Errors
@@ -154,15 +215,21 @@ fn fnv(bytes: &[u8]) -> u64 {
 }
 
 async fn nft(arguments: &[&str], input: &str) -> Result<Output> {
-    let mut command = Command::new("nft");
+    answered("nft", arguments, input).await
+}
+
+async fn answered(program: &str, arguments: &[&str], input: &str) -> Result<Output> {
+    let mut command = Command::new(program);
     command.args(arguments).kill_on_drop(true);
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = match command.spawn() {
-        Err(error) if error.kind() == ErrorKind::NotFound => bail!("nft not found: install nftables"),
-        other => other.context("starting nft")?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("{program} not found: install {}", package(program))
+        }
+        other => other.with_context(|| format!("starting {program}"))?,
     };
     let mut stdin = child.stdin.take().context("nft has no standard input")?;
     let work = async {
@@ -172,8 +239,15 @@ async fn nft(arguments: &[&str], input: &str) -> Result<Output> {
         child.wait_with_output().await
     };
     let output = timeout(BOUND, work).await;
-    let output = output.with_context(|| format!("nft did not answer within {} s", BOUND.as_secs()))?;
-    output.context("waiting for nft")
+    let output = output.with_context(|| format!("{program} did not answer within {} s", BOUND.as_secs()))?;
+    output.with_context(|| format!("waiting for {program}"))
+}
+
+fn package(program: &str) -> &str {
+    match program {
+        "nft" => "nftables",
+        _ => "util-linux",
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +278,19 @@ mod tests {
         assert_eq!(intact(&format!("{head}{set}{chain}{rule}\t}}\n}}")), Some("ab"));
         assert_eq!(intact(&format!("{head}{set}{chain}\t}}\n}}")), None);
         assert_eq!(intact("table inet uplink { # handle 4\n}"), None);
+    }
+
+    #[test]
+    fn a_listing_and_a_rendered_table_are_reduced_to_the_same() {
+        let rendered = "table inet uplink {}\ndelete table inet uplink\ntable inet uplink {\n\
+                        \tcomment \"uplink abi 1 hash ab rules 1\"\n\tchain a {\n\t\tdrop\n\t}\n}\n";
+        let listed = "table inet uplink { # handle 3\n\tcomment \"uplink abi 1 hash ab rules 1\"\n\
+                      \tchain a { # handle 1\n\t\tdrop # handle 2\n\t}\n}";
+        assert_eq!(plain_lines(rendered), plain_lines(listed));
+        assert_eq!(
+            plain_lines(rendered),
+            ["table inet uplink {", "\tchain a {", "\t\tdrop", "\t}"]
+        );
     }
 
     #[test]

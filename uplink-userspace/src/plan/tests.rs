@@ -12,6 +12,7 @@ pub(crate) fn kernel() -> Kernel {
         attach,
         flows: 1024,
         stale_after: None,
+        seed: None,
     }
 }
 

@@ -89,6 +89,29 @@ pub(super) fn reach(hop: &Hop, host: &Host, interface: &Interface) -> Result<Leg
     })
 }
 
+/// The leg that `hop` will have when its configured source comes to this host, and what is missing, for people.
+/// Nothing where something else is wrong, or where another interface has the source.
+pub(super) fn awaited(
+    hop: &Hop,
+    host: &Host,
+    interface: &Interface,
+    misfit: Misfit,
+) -> Option<(Leg, String)> {
+    let source = hop.source.filter(|source| !host.has(*source))?;
+    let prefix = match misfit {
+        Misfit::NoSource(_) => connected(hop.address, host, interface)?.1,
+        // The only address in the gateway's subnet is the one that is missing.
+        Misfit::Outside => IpNet::from(hop.address),
+        Misfit::Ourselves | Misfit::NoHost(_) | Misfit::OnlyLinkLocal => return None,
+    };
+    let leg = Leg {
+        gateway: hop.address,
+        source,
+        prefix,
+    };
+    Some((leg, Misfit::NoSource(source).reason(hop.address, interface)))
+}
+
 /// Our address that is connected with `address`, and the prefix that connects them, host bits
 /// zero: a subnet, or the far end of a point-to-point link.
 fn connected(address: IpAddr, host: &Host, interface: &Interface) -> Option<(IpAddr, IpNet)> {

@@ -123,7 +123,7 @@ fn what_the_host_contradicts_is_shown_in_place() {
         ("192.168.1.1", "192.168.1.100", "u.toml:5:11", "this host's own address", "ip route"),
         ("192.168.1.1", "10.9.0.1", "u.toml:5:11", "this host's own address", "ip route"),
         ("192.168.1.1", "192.168.1.255", "u.toml:5:11", "cannot be the address of a router", "192.168.1.0/24"),
-        ("192.168.1.1\"", "192.168.1.1\"\nsource = \"192.168.1.7\"", "u.toml:6:10", "source 192.168.1.7 is not an address of eth0", "192.168.1.100, 10.0.0.2"),
+        ("192.168.1.1\"", "192.168.1.1\"\nsource = \"10.9.0.1\"", "u.toml:6:10", "source 10.9.0.1 is not an address of eth0", "192.168.1.100, 10.0.0.2"),
         ("192.168.1.1\"", "192.168.1.1\"\ntable = 77", "u.toml:6:9", "table 77 of uplink isp1 is in use by somebody else", "ip route"),
         ("\n[[uplink]]", "[lan]\ninterfaces = [\"eth0\", \"lan7\"]\n[[uplink]]", "u.toml:2:23", "interface lan7 does not exist", "lan0"),
         ("\n[[uplink]]", "[probe]\ntargets = [\"1.1.1.1\", \"10.9.0.1\"]\n[[uplink]]", "u.toml:2:23", "target 10.9.0.1 is this host's own address", "on the Internet"),
@@ -191,4 +191,71 @@ fn a_strict_policy_needs_a_mark_of_its_own() {
         problems.contains(r#"the strict policy "voip" needs one more mark than the mask 0x3 holds"#),
         "{problems}"
     );
+}
+
+/// `isp1` of the file with a source, on the host as `change` makes it.
+fn with_source(source: &str, change: impl Fn(&mut Host)) -> Result<Followed, Problems> {
+    let line = format!("\"192.168.1.1\"\nsource = \"{source}\"");
+    let mut host = host();
+    change(&mut host);
+    resolve(
+        &config(&FILE.replace("\"192.168.1.1\"", &line)),
+        &host,
+        &BTreeMap::new(),
+    )
+}
+
+#[test]
+fn a_source_that_this_host_lacks_is_waited_for() {
+    let waits = |found: &Followed| {
+        let reasons: Vec<String> = found.unusable.iter().map(ToString::to_string).collect();
+        reasons == ["isp1 (IPv4): eth0 does not have the address 192.168.1.7"]
+    };
+    // Another address in the gateway's subnet tells the prefix.
+    let found = with_source("192.168.1.7", |_| {}).unwrap();
+    assert!(waits(&found), "{:?}", found.unusable);
+    let leg = found.uplinks[0].v4.unwrap();
+    assert_eq!(
+        (leg.source.to_string(), leg.prefix.to_string()),
+        ("192.168.1.7".into(), "192.168.1.0/24".into())
+    );
+    assert!(
+        !found.is_usable(&found.uplinks[0], Family::V4) && found.is_usable(&found.uplinks[1], Family::V4)
+    );
+    // A virtual address may be the only one there.
+    let alone = |host: &mut Host| {
+        host.interfaces[0]
+            .addresses
+            .retain(|n| n.to_string() != "192.168.1.100/24")
+    };
+    let found = with_source("192.168.1.7", alone).unwrap();
+    assert!(waits(&found), "{:?}", found.unusable);
+    assert_eq!(found.uplinks[0].v4.unwrap().prefix.to_string(), "192.168.1.1/32");
+}
+
+#[test]
+fn a_source_that_came_changes_no_connection() {
+    let line = "\"192.168.1.1\"\nsource = \"192.168.1.7\"";
+    let config = config(&FILE.replace("\"192.168.1.1\"", line));
+    let mut host = host();
+    let before = resolve(&config, &host, &BTreeMap::new()).unwrap().uplinks;
+    host.interfaces[0]
+        .addresses
+        .push("192.168.1.7/24".parse().unwrap());
+    let now = follow(&config, &host, &before);
+    assert_eq!((now.uplinks, now.unusable), (before, vec![]));
+}
+
+#[test]
+fn no_source_mends_a_gateway_that_cannot_be_one() {
+    for gateway in ["192.168.1.100", "192.168.1.255"] {
+        let text = FILE.replace(
+            "\"192.168.1.1\"",
+            &format!("\"{gateway}\"\nsource = \"192.168.1.7\""),
+        );
+        assert!(
+            resolve(&config(&text), &host(), &BTreeMap::new()).is_err(),
+            "{gateway}"
+        );
+    }
 }

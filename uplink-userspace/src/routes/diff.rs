@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use uplink_common::Family;
 
-use crate::plan::{Route, Via};
+use crate::plan::{Route, Rule, Via};
 
 /// The kernel's metric for an IPv6 route that asks for none.
 const V6_METRIC: u32 = 1024;
@@ -84,6 +84,76 @@ pub(super) fn rules<T: Clone + Ord>(wanted: &[T], present: &[Option<T>]) -> Diff
         }
     }
     Diff { add, remove }
+}
+
+/// What happens to one route or rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<T> {
+    /// It stays.
+    Keep(T),
+    /// It is not there yet.
+    Add(T),
+    /// The second takes the place of the first.
+    Replace(T, T),
+    /// It goes. `None` stands for one of ours that we would never make.
+    Remove(Option<T>),
+}
+
+/// [`routes`], told one by one.
+pub(super) fn route_steps(wanted: &[Route], present: &[Option<Route>]) -> Vec<Step<Route>> {
+    let diff = routes(wanted, present);
+    steps(
+        wanted.iter().map(normal).collect(),
+        present,
+        diff,
+        same_place,
+        false,
+    )
+}
+
+/// [`rules`], told one by one.
+pub(super) fn rule_steps(wanted: &[Rule], present: &[Option<Rule>]) -> Vec<Step<Rule>> {
+    let diff = rules(wanted, present);
+    let same = |a: &Rule, b: &Rule| (a.family, a.priority) == (b.family, b.priority);
+    steps(wanted.to_vec(), present, diff, same, true)
+}
+
+/// `removes`: what is replaced is among what is removed; otherwise the kernel does that by itself.
+fn steps<T: Clone + Ord>(
+    mut wanted: Vec<T>,
+    present: &[Option<T>],
+    mut diff: Diff<T>,
+    same: impl Fn(&T, &T) -> bool,
+    removes: bool,
+) -> Vec<Step<T>> {
+    wanted.sort();
+    wanted.dedup();
+    let listed = |at: &usize| present.get(*at).and_then(Option::as_ref);
+    let mut old: Vec<usize> = match removes {
+        true => diff.remove.clone(),
+        false => (0..present.len())
+            .filter(|at| !diff.remove.contains(at) && listed(at).is_some_and(|p| !wanted.contains(p)))
+            .collect(),
+    };
+    let mut steps = Vec::new();
+    for item in wanted {
+        if !diff.add.contains(&item) {
+            steps.push(Step::Keep(item));
+            continue;
+        }
+        let place = old
+            .iter()
+            .position(|at| listed(at).is_some_and(|p| same(p, &item)));
+        let replaced = place.map(|place| old.swap_remove(place));
+        diff.remove.retain(|at| Some(*at) != replaced);
+        steps.push(match replaced.as_ref().and_then(listed) {
+            Some(before) => Step::Replace(before.clone(), item),
+            None => Step::Add(item),
+        });
+    }
+    let gone = diff.remove.iter().filter_map(|at| present.get(*at));
+    steps.extend(gone.cloned().map(Step::Remove));
+    steps
 }
 
 #[cfg(test)]
@@ -185,5 +255,45 @@ mod tests {
     fn one_rule_of_a_pair_stays() {
         let diff = rules(&[1, 2, 2], &[Some(1), Some(1), None]);
         assert_eq!((diff.add, diff.remove), (vec![2], vec![1, 2]));
+    }
+
+    #[test]
+    fn steps_tell_what_the_difference_does() {
+        let old = route("0.0.0.0/0", Via::Hops(vec![hop("10.0.0.1", 1)]));
+        let new = route("0.0.0.0/0", Via::Hops(vec![hop("10.0.0.2", 1)]));
+        let kept = route("10.0.0.0/24", Via::Link { ifindex: 2 });
+        let gone = route("10.9.0.0/24", Via::Link { ifindex: 2 });
+        let mut there = present(&[old.clone(), kept.clone(), gone.clone()]);
+        there.push(None);
+        let steps = route_steps(&[new.clone(), kept.clone()], &there);
+        let wanted = [
+            Step::Replace(old, new),
+            Step::Keep(kept),
+            Step::Remove(Some(gone)),
+            Step::Remove(None),
+        ];
+        assert_eq!(steps, wanted);
+    }
+
+    #[test]
+    fn a_rule_at_the_place_of_another_is_a_change() {
+        let rule = |priority, table| Rule {
+            family: Family::V4,
+            priority,
+            selector: crate::plan::Selector::All,
+            action: crate::plan::Action::Table(table),
+            suppress_prefixlength: None,
+            suppress_ifgroup: None,
+        };
+        let there = [Some(rule(1, 7)), Some(rule(2, 7)), Some(rule(2, 7)), None];
+        let steps = rule_steps(&[rule(1, 8), rule(2, 7), rule(3, 7)], &there);
+        let wanted = [
+            Step::Replace(rule(1, 7), rule(1, 8)),
+            Step::Keep(rule(2, 7)),
+            Step::Add(rule(3, 7)),
+            Step::Remove(Some(rule(2, 7))),
+            Step::Remove(None),
+        ];
+        assert_eq!(steps, wanted);
     }
 }

@@ -23,6 +23,8 @@ mod diff;
 pub(crate) mod socket;
 pub(crate) mod wire;
 
+pub use diff::Step;
+
 /// How long an address may take to become usable (duplicate address detection).
 const TENTATIVE: Duration = Duration::from_secs(3);
 /// How often we look whether it is.
@@ -84,6 +86,18 @@ impl Routes {
         let old = old.filter(|m| !broken.iter().any(|b| is_in(m, *b)));
         self.remove_routes(old, &mut outcome).await;
         outcome.finish()
+    }
+
+    /// What [`Self::apply`] would do, one by one; changes nothing.
+    ///
+    /// # Errors
+    /// When the kernel does not say what is there.
+    pub async fn steps(&self, plan: &Plan) -> Result<(Vec<Step<Rule>>, Vec<Step<Route>>)> {
+        let (routes, rules) = (self.routes().await?, self.rules().await?);
+        Ok((
+            diff::rule_steps(&plan.rules, &rules.plain),
+            diff::route_steps(&plan.routes, &routes.plain),
+        ))
     }
 
     /// Takes away every rule and then every route that carries our protocol.

@@ -79,7 +79,10 @@ pub fn render(status: &Status, look: &Look) -> String {
 /// Whether all is well, and since when.
 fn headline(status: &Status, look: &Look) -> String {
     let wanted = || status.uplinks.iter().filter(|u| u.state != State::Disabled);
-    let (all, up) = (wanted().count(), wanted().filter(|u| u.state == State::Up).count());
+    let (all, up) = (
+        wanted().count(),
+        wanted().filter(|u| u.state == State::Up).count(),
+    );
     let mut text = format!("{up} of {all} uplink{} up", if all == 1 { "" } else { "s" });
     let others: Vec<&Uplink> = wanted().filter(|u| u.state != State::Up).collect();
     match others.is_empty() {

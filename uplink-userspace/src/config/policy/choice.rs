@@ -82,10 +82,8 @@ fn group(table: &mut Reader<'_, '_>, ways: &Ways) -> Option<(At<String>, Option<
         name if WORDS.iter().any(|w| w.0 == name) => Err(wrong("has a meaning of its own in `use`")),
         name => Ok(name),
     });
-    let choice = match table.has("use") {
-        true => read(table, ways, false),
-        false => Some(Choice::default()),
-    };
+    let everybody = (!table.has("use")).then(Choice::default);
+    let choice = read(table, ways, false).or(everybody);
     let picks = [("balance", Prefer::Balance), WORDS[0], WORDS[1]].map(|(word, pick)| (word, Some(pick)));
     let pick = table.one_of("pick", &picks);
     let choice = choice.map(|choice| picked(table, choice, pick));

@@ -77,6 +77,7 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("stale_after = \"1m\"", "stale_after = \"4s\"", "37:15", "\"never\", or 5s to 24h"),
     ("stale_after = \"1m\"", "stale_after = \"25h\"", "37:15", "is out of range"),
     ("stale_after = \"1m\"", "stale_after = \"nevr\"", "37:15", "is not a time span"),
+    ("stale_after = \"1m\"", "seed = \"short\"", "37:8", "8 to 128 characters"),
     ("stale_after = \"1m\"", "stale_after = 60", "37:15", "stale_after cannot be of type integer"),
     ("[kernel]", "[kernle]", "31:2", "did you mean \"kernel\"?"),
     ("[kernel]", "[metrics]\nlisten = \"127.0.0.1\"\n[kernel]", "32:10", "is not an address with a port"),

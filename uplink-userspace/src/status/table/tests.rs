@@ -194,7 +194,9 @@ fn ordinary_tables_fit() {
 fn without_a_terminal_lines_are_whole() {
     let text = render(&degraded(), &look(None));
     assert!(
-        text.contains("warning  [dead-target] the probe target 9.9.9.9 answers through no uplink, so it is left out\n"),
+        text.contains(
+            "warning  [dead-target] the probe target 9.9.9.9 answers through no uplink, so it is left out\n"
+        ),
         "{text}"
     );
     assert!(text.contains("192.168.1.1 dev eth0"), "{text}");
