@@ -125,12 +125,12 @@ fn degraded() -> Status {
 
 #[test]
 fn all_is_well() {
-    assert_snapshot!(render(&healthy(), &look(Some(80))), @"");
+    assert_snapshot!(render(&healthy(), &look(Some(80))));
 }
 
 #[test]
 fn one_is_down() {
-    assert_snapshot!(render(&one_down(), &look(Some(80))), @"");
+    assert_snapshot!(render(&one_down(), &look(Some(80))));
 }
 
 #[test]
@@ -140,22 +140,22 @@ fn one_is_drained() {
     (isp1.state, isp1.share) = (State::Draining, 0.0);
     isp1.reason =
         "drained by hand, 1042 flows left, 7 of them used within the last minute; IPv6: no answer".into();
-    assert_snapshot!(render(&status, &look(Some(80))), @"");
+    assert_snapshot!(render(&status, &look(Some(80))));
 }
 
 #[test]
 fn one_is_degraded_and_others_have_something_to_say() {
-    assert_snapshot!(render(&degraded(), &look(Some(80))), @"");
+    assert_snapshot!(render(&degraded(), &look(Some(80))));
 }
 
 #[test]
 fn narrow() {
-    assert_snapshot!(render(&degraded(), &look(Some(60))), @"");
+    assert_snapshot!(render(&degraded(), &look(Some(60))));
 }
 
 #[test]
 fn wide() {
-    assert_snapshot!(render(&degraded(), &look(Some(120))), @"");
+    assert_snapshot!(render(&degraded(), &look(Some(120))));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn long_names() {
     let mut status = status(vec![uplink("fifteen-letters"), uplink("another-of-them")]);
     status.uplinks[1].state = State::Disabled;
     status.uplinks[1].reason = "enabled = false".into();
-    assert_snapshot!(render(&status, &look(Some(80))), @"");
+    assert_snapshot!(render(&status, &look(Some(80))));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn of_sixty_four_the_first_line_names_a_few() {
     let text = render(&status(uplinks), &look(Some(80)));
     assert_eq!(text.lines().filter(|l| l.starts_with("isp")).count(), 64);
     let head: Vec<&str> = text.lines().take(5).collect();
-    assert_snapshot!(head.join("\n"), @"");
+    assert_snapshot!(head.join("\n"));
 }
 
 #[test]
