@@ -46,5 +46,6 @@ pub mod stations;
 pub mod status;
 pub mod sysctl;
 pub mod table;
+pub mod top;
 pub mod usage;
 pub mod weights;
