@@ -19,7 +19,12 @@ const MOST_FLOWS: i64 = 1_000_000;
 
 /// Spreads traffic over several Internet providers behind one or more network cards.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "uplink",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(flatten)]
     options: Options,

@@ -50,6 +50,11 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("dnsmasq", "dnsmasq-base"),
         ("busybox", "busybox"),
         ("openssl", "openssl"),
+        ("tmux", "tmux"),
+        ("groff", "groff-base"),
+        ("bash", "bash"),
+        ("tmux", "tmux"),
+        ("groff", "groff"),
     ])?;
     shell::need_without_service("unbound", "unbound", "unbound.service")?;
     let object = build::build(workspace)?;

@@ -32,6 +32,8 @@ mod selftest;
 mod stale;
 mod support;
 mod tamper;
+mod top;
+mod top;
 mod translation;
 mod tunnels;
 mod weights;
@@ -224,6 +226,11 @@ const SCENARIOS: &[Scenario] = &[
     ("explain_comes_true", explain::comes_true),
     ("explain_without_daemon", explain::without_daemon),
     ("explain_sockets", explain::sockets),
+    ("top_keys", top::keys),
+    ("top_signals", top::signals),
+    ("top_in_a_terminal", top::in_a_terminal),
+    ("top_without_terminal", top::without_terminal),
+    ("pages_are_clean", top::pages),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),

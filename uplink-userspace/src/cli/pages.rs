@@ -61,12 +61,23 @@ mod tests {
     fn every_command_has_a_page() {
         let pages = pages().expect("pages");
         let names: Vec<&str> = pages.iter().map(|(name, _)| &**name).collect();
-        for name in ["uplink.1", "uplink-run.1", "uplink-status.1", "uplink-top.1", "uplink-man.1"] {
+        for name in [
+            "uplink.1",
+            "uplink-run.1",
+            "uplink-status.1",
+            "uplink-top.1",
+            "uplink-man.1",
+        ] {
             assert!(names.contains(&name), "{name} is not in {names:?}");
         }
         assert!(!names.contains(&"uplink-help.1"));
         let (_, status) = &pages[names.iter().position(|n| *n == "uplink-status.1").expect("there")];
-        for part in [".TH uplink-status 1", "\\fBuplink status\\fR", "\\-\\-json", "Example:"] {
+        for part in [
+            ".TH uplink-status 1",
+            "\\fBuplink status\\fR",
+            "\\-\\-json",
+            "Example:",
+        ] {
             assert!(status.contains(part), "no {part} in:\n{status}");
         }
     }

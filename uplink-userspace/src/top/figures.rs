@@ -15,7 +15,11 @@ pub(super) fn count(n: u64) -> String {
 
 /// Bytes in binary units, such as "1.5 GiB".
 pub(super) fn bytes(n: u64) -> String {
-    scaled(n as f64, 1024.0, &[" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"])
+    scaled(
+        n as f64,
+        1024.0,
+        &[" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"],
+    )
 }
 
 /// A time in milliseconds, such as "12.1ms" or "1.3s".
@@ -58,6 +62,9 @@ mod tests {
         assert_eq!([1023, 1536].map(bytes), ["1023 B", "1.5 KiB"]);
         let times = [0.042, 12.06, 123.4, 12_345.0];
         assert_eq!(times.map(time), ["0.04ms", "12.1ms", "123ms", "12s"]);
-        assert_eq!([0.0, 0.123, 0.9996, 1.0].map(percent), ["0.0%", "12.3%", "100%", "100%"]);
+        assert_eq!(
+            [0.0, 0.123, 0.9996, 1.0].map(percent),
+            ["0.0%", "12.3%", "100%", "100%"]
+        );
     }
 }

@@ -38,7 +38,11 @@ struct Counted {
 impl History {
     /// Takes in what was said of the uplink at that time.
     pub fn add(&mut self, u: &Uplink, at: Timestamp) {
-        let now = Counted { at, rx: u.rx_bytes, tx: u.tx_bytes };
+        let now = Counted {
+            at,
+            rx: u.rx_bytes,
+            tx: u.tx_bytes,
+        };
         let since = |of: fn(&Counted) -> u64| self.last.and_then(|before| bps(before, now, of));
         let sample = Sample {
             rtt_ms: u.rtt_ms.filter(|_| u.state != State::Down),

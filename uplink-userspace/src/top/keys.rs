@@ -214,7 +214,10 @@ impl Model {
 
     fn confirm(&mut self, code: KeyCode, name: String) -> Option<Action> {
         if let KeyCode::Char('y' | 'Y') = code {
-            return Some(Action::Order { method: api::DRAIN, name });
+            return Some(Action::Order {
+                method: api::DRAIN,
+                name,
+            });
         }
         let text = format!("{name} is not drained");
         self.tell(Ok(&text));

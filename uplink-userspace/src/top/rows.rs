@@ -109,6 +109,10 @@ pub(super) const fn urgency(state: State) -> u8 {
 /// Whether the text is in the name, the state or the interface.
 pub(super) fn matches(u: &Uplink, filter: &str) -> bool {
     let filter = filter.to_lowercase();
-    let texts = [u.name.to_lowercase(), u.state.to_string(), u.interface.to_lowercase()];
+    let texts = [
+        u.name.to_lowercase(),
+        u.state.to_string(),
+        u.interface.to_lowercase(),
+    ];
     texts.iter().any(|t| t.contains(&filter))
 }

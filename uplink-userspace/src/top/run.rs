@@ -120,7 +120,10 @@ struct Top {
 
 impl Top {
     fn new(options: &Options, interval: Interval, hear: UnboundedSender<Heard>) -> Self {
-        let now = || Asked { next: Instant::now(), waiting: false };
+        let now = || Asked {
+            next: Instant::now(),
+            waiting: false,
+        };
         Self {
             model: Model::new(interval, TimeZone::system()),
             runtime_dir: options.runtime_dir.clone(),
@@ -200,15 +203,12 @@ impl Top {
 
     fn input(&mut self, input: &Input, screen: &mut Screen) -> Result<bool> {
         self.show();
-        match input {
-            Input::Key(key) => {
-                let action = self.model.key(*key);
-                return self.act(action, screen);
-            }
-            Input::Resize(..) => screen.clear()?,
-            _ => {}
-        }
-        Ok(false)
+        // A new size needs no more than the next picture.
+        let Input::Key(key) = input else {
+            return Ok(false);
+        };
+        let action = self.model.key(*key);
+        self.act(action, screen)
     }
 
     fn act(&mut self, action: Option<Action>, screen: &mut Screen) -> Result<bool> {
@@ -273,7 +273,10 @@ impl Top {
         let now = Instant::now();
         let due = |asked: &Asked| !asked.waiting && asked.next <= now;
         if due(&self.status) {
-            self.status = Asked { next: now + self.model.interval().get(), waiting: true };
+            self.status = Asked {
+                next: now + self.model.interval().get(),
+                waiting: true,
+            };
             let (dir, hear) = (self.runtime_dir.clone(), self.hear.clone());
             spawn_local(async move {
                 let answer = api::call(&dir, api::STATUS, json!({})).await;
@@ -305,7 +308,10 @@ impl Top {
                     Ok(())
                 });
                 let ended = ended.await.err();
-                if ended.as_ref().is_some_and(|e| e.is::<tokio::time::error::Elapsed>()) {
+                if ended
+                    .as_ref()
+                    .is_some_and(|e| e.is::<tokio::time::error::Elapsed>())
+                {
                     // Nothing happened for a while; it goes on where it was.
                     after = last.get();
                     continue;

@@ -6,11 +6,10 @@ use std::sync::Once;
 use anyhow::{Context as _, Result, ensure};
 use crossterm::cursor::{Hide, Show};
 use crossterm::execute;
-use crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
-};
+use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use nix::sys::signal::{Signal, raise};
 use ratatui::backend::CrosstermBackend;
+use ratatui::layout::{Position, Rect};
 use ratatui::{Frame, Terminal};
 
 /// A frame goes out in one piece: no torn pictures, few packets.
@@ -42,7 +41,9 @@ impl Screen {
     }
 
     pub(super) fn draw(&mut self, picture: impl FnOnce(&mut Frame<'_>)) -> Result<()> {
-        self.terminal.draw(picture).context("cannot draw on the terminal")?;
+        self.terminal
+            .draw(picture)
+            .context("cannot draw on the terminal")?;
         Ok(())
     }
 
@@ -61,9 +62,15 @@ impl Screen {
         self.clear()
     }
 
-    /// The next picture is drawn whole.
+    /// The next picture is drawn whole. Not by `Terminal::clear`, which asks the terminal where its
+    /// cursor is, and the answer would go to whoever reads the keys.
     pub(super) fn clear(&mut self) -> Result<()> {
-        self.terminal.clear().context("cannot clear the terminal")
+        let size = self
+            .terminal
+            .size()
+            .context("the terminal does not tell its size")?;
+        let whole = Rect::from((Position::ORIGIN, size));
+        self.terminal.resize(whole).context("cannot clear the terminal")
     }
 }
 

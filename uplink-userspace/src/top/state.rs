@@ -105,7 +105,9 @@ impl Model {
         let read = |mut value: Value| {
             clean::value(&mut value);
             serde_json::from_value::<Status>(value).map_err(|e| {
-                format!("the daemon's answer is not what this version expects ({e}): restart it after an upgrade")
+                format!(
+                    "the daemon's answer is not what this version expects ({e}): restart it after an upgrade"
+                )
             })
         };
         match answer.and_then(read) {
@@ -140,7 +142,10 @@ impl Model {
         self.missed += part["missed"].as_u64().unwrap_or(0);
         let events: Vec<Event> = serde_json::from_value(part["events"].take()).context("events")?;
         for event in events {
-            let new = self.events.insert((event.time.clone(), event.seq), event).is_none();
+            let new = self
+                .events
+                .insert((event.time.clone(), event.seq), event)
+                .is_none();
             // Whoever reads older ones keeps their place.
             let scroll = &mut self.view.scroll[Pane::Events as usize];
             *scroll += usize::from(new && *scroll > 0);
@@ -176,7 +181,10 @@ impl Model {
             Ok(text) => (text, false),
             Err(text) => (text, true),
         };
-        self.notice = Some(Notice { text: clean::text(text), bad });
+        self.notice = Some(Notice {
+            text: clean::text(text),
+            bad,
+        });
     }
 
     /// How often the daemon is asked.
@@ -207,10 +215,20 @@ impl Model {
 
     /// Those that the filter lets through, in order.
     pub(super) fn rows(&self) -> Vec<&Uplink> {
-        let View { sort, reverse, filter, .. } = &self.view;
+        let View {
+            sort,
+            reverse,
+            filter,
+            ..
+        } = &self.view;
         let all = self.uplinks().iter();
         let mut rows: Vec<&Uplink> = all.filter(|u| rows::matches(u, filter)).collect();
-        let newest = |u: &Uplink| self.histories.get(&u.name).map(History::newest).unwrap_or_default();
+        let newest = |u: &Uplink| {
+            self.histories
+                .get(&u.name)
+                .map(History::newest)
+                .unwrap_or_default()
+        };
         rows.sort_by(|a, b| sort.compare((a, newest(a)), (b, newest(b))));
         if *reverse {
             rows.reverse();

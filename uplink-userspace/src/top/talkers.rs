@@ -51,7 +51,11 @@ impl From<Part> for Talkers {
         let mut list: Vec<Talker> = by_address.into_iter().map(talker).collect();
         // Stable: equal ones stay in the order of their addresses, so that rows do not dance.
         list.sort_by_key(|t| std::cmp::Reverse(t.flows));
-        Self { list, seen: part.flows.len(), total: part.total }
+        Self {
+            list,
+            seen: part.flows.len(),
+            total: part.total,
+        }
     }
 }
 
@@ -88,7 +92,10 @@ mod tests {
             .iter()
             .map(|t| format!("{} {} {}", t.address, t.flows, t.uplinks.join(",")))
             .collect();
-        assert_eq!(shown, ["10.0.0.2 3 isp2,isp1", "10.0.0.1 1 isp1", "this host 1 isp1"]);
+        assert_eq!(
+            shown,
+            ["10.0.0.2 3 isp2,isp1", "10.0.0.1 1 isp1", "this host 1 isp1"]
+        );
         assert_eq!((talkers.seen, talkers.total), (6, 77));
     }
 }

@@ -11,8 +11,14 @@ use super::*;
 use crate::api;
 use crate::status::Uplink;
 
-const PLAIN: Theme = Theme { colour: false, unicode: false };
-const FULL: Theme = Theme { colour: true, unicode: true };
+const PLAIN: Theme = Theme {
+    colour: false,
+    unicode: false,
+};
+const FULL: Theme = Theme {
+    colour: true,
+    unicode: true,
+};
 
 pub(super) fn uplink(name: &str) -> Uplink {
     serde_json::from_value(described(name, "up", 0)).expect("an uplink")
@@ -68,10 +74,12 @@ fn model() -> Model {
 }
 
 fn happened() -> Value {
-    let event = |seq: u64, kind: &str, text: &str| {
-        json!({ "seq": seq, "time": format!("2026-11-23T10:00:{:02}.000Z", seq * 3), "kind": kind, "text": text })
-    };
-    let mut down = event(2, "state", "isp2 is down: no answer from 1.1.1.1 and 9.9.9.9 for 1.5 s");
+    let event = |seq: u64, kind: &str, text: &str| json!({ "seq": seq, "time": format!("2026-11-23T10:00:{:02}.000Z", seq * 3), "kind": kind, "text": text });
+    let mut down = event(
+        2,
+        "state",
+        "isp2 is down: no answer from 1.1.1.1 and 9.9.9.9 for 1.5 s",
+    );
     (down["uplink"], down["old"], down["new"]) = ("isp2".into(), "up".into(), "down".into());
     json!({ "events": [
         event(1, "start", "ready"), down,
@@ -81,9 +89,11 @@ fn happened() -> Value {
 }
 
 fn flows() -> Value {
-    let flow = |n: u32| json!({
+    let flow = |n: u32| {
+        json!({
         "src": format!("192.168.0.{}", 9 - n % 8 / 3), "dst": "203.0.113.7", "sport": 40_000 + n, "dport": 443,
-        "proto": "tcp", "uplink": if n % 3 == 0 { "isp1" } else { "lte" }, "age_s": 5, "idle_s": 1 });
+        "proto": "tcp", "uplink": if n.is_multiple_of(3) { "isp1" } else { "lte" }, "age_s": 5, "idle_s": 1 })
+    };
     json!({ "flows": (0..40).map(flow).collect::<Vec<_>>(), "total": 52_311 })
 }
 
@@ -119,7 +129,7 @@ fn press(model: &mut Model, keys: &str) -> Option<Action> {
 fn drawn(model: &Model, theme: Theme, width: u16, height: u16) -> Terminal<TestBackend> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
     terminal
-        .draw(|frame| draw(model, theme, at(30), frame))
+        .draw(|frame| draw(model, theme, at(35), frame))
         .expect("a picture");
     terminal
 }
@@ -150,7 +160,10 @@ fn pictures_of_what_happens() {
     gone.status(Err("/run/uplink/uplink.sock does not exist".into()), at(31));
     insta::assert_snapshot!("daemon_gone", picture(&gone, PLAIN, 80, 24));
     let mut never = empty();
-    never.status(Err("/run/uplink/uplink.sock does not exist: the daemon is not running".into()), at(0));
+    never.status(
+        Err("/run/uplink/uplink.sock does not exist: the daemon is not running".into()),
+        at(0),
+    );
     insta::assert_snapshot!("never_a_daemon", picture(&never, PLAIN, 80, 8));
     let mut many = many();
     press(&mut many, "sjjjjjjjjjjjjjjjjjjjjjjjjjj");
@@ -174,7 +187,9 @@ fn nothing_is_coloured_without_colour() {
     let coloured = |theme: Theme| {
         let terminal = drawn(&model, theme, 120, 40);
         let cells = terminal.backend().buffer().content().iter();
-        cells.filter(|c| (c.fg, c.bg) != (Color::Reset, Color::Reset)).count()
+        cells
+            .filter(|c| (c.fg, c.bg) != (Color::Reset, Color::Reset))
+            .count()
     };
     assert_eq!(coloured(PLAIN), 0);
     assert!(coloured(FULL) > 100);
@@ -188,13 +203,25 @@ fn a_drain_is_asked_for_and_enable_is_not() {
     assert_eq!(press(&mut model, "jd"), None);
     assert_eq!(press(&mut model, "n"), None);
     assert!(picture(&model, PLAIN, 80, 24).contains("isp2 is not drained"));
-    let drain = |name: &str| Some(Action::Order { method: api::DRAIN, name: name.into() });
+    let drain = |name: &str| {
+        Some(Action::Order {
+            method: api::DRAIN,
+            name: name.into(),
+        })
+    };
     assert_eq!(press(&mut model, "dy"), drain("isp2"));
     assert_eq!(press(&mut model, "y"), None, "one y, one order");
-    let enable = Action::Order { method: api::ENABLE, name: "lte".into() };
+    let enable = Action::Order {
+        method: api::ENABLE,
+        name: "lte".into(),
+    };
     assert_eq!(press(&mut model, "je"), Some(enable));
     assert_eq!(press(&mut model, "kkk/isp2\n"), None);
-    assert_eq!(press(&mut model, "dy"), drain("isp2"), "what is not shown is not drained");
+    assert_eq!(
+        press(&mut model, "dy"),
+        drain("isp2"),
+        "what is not shown is not drained"
+    );
     press(&mut model, "/\u{8}x\n");
     assert_eq!(press(&mut model, "dy"), None);
     assert!(picture(&model, PLAIN, 80, 24).contains("no uplink matches"));
@@ -218,7 +245,10 @@ fn refusals_are_shown_in_full_until_a_key_comes() {
     model.status(Ok(status(31)), at(31));
     for (width, height) in [(80, 24), (40, 10)] {
         let shown = picture(&model, PLAIN, width, height);
-        assert!(shown.contains("! isp1 is the last") && shown.contains("END[2J"), "{shown}");
+        assert!(
+            shown.contains("! isp1 is the last") && shown.contains("END[2J"),
+            "{shown}"
+        );
     }
     press(&mut model, "j");
     assert!(!picture(&model, PLAIN, 80, 24).contains("last uplink"));
@@ -250,7 +280,10 @@ fn events_are_kept_once_and_readers_keep_their_place() {
                                     "text": "again" }] });
     model.events(later).expect("events");
     let after = picture(&model, PLAIN, 80, 24);
-    assert!(after.contains("2 newer below") && !after.contains("again"), "{after}");
+    assert!(
+        after.contains("2 newer below") && !after.contains("again"),
+        "{after}"
+    );
     press(&mut model, "G");
     assert!(picture(&model, PLAIN, 80, 24).contains("11:00:00 again"));
     assert_eq!(model.last_event(), 1, "of the daemon that runs now");
@@ -329,7 +362,7 @@ proptest! {
                 model.status(Err("gone".into()), at(40));
             }
             let (width, height) = sizes[n % sizes.len()];
-            drawn(&model, if n % 2 == 0 { FULL } else { PLAIN }, width, height);
+            drawn(&model, if n.is_multiple_of(2) { FULL } else { PLAIN }, width, height);
         }
         sizes.iter().for_each(|(width, height)| drop(drawn(&model, FULL, *width, *height)));
     }

@@ -91,7 +91,11 @@ impl Theme {
     }
 
     fn fg(self, colour: Color) -> Style {
-        if self.colour { Style::new().fg(colour) } else { Style::new() }
+        if self.colour {
+            Style::new().fg(colour)
+        } else {
+            Style::new()
+        }
     }
 }
 
@@ -113,7 +117,10 @@ mod tests {
         assert_eq!(of(&[("TERM", "xterm-256color"), utf8]), (true, true));
         assert_eq!(of(&[("TERM", "xterm"), utf8, ("LC_ALL", "C")]), (true, false));
         assert_eq!(of(&[("TERM", "xterm"), utf8, ("LC_ALL", "")]), (true, true));
-        assert_eq!(of(&[("TERM", "xterm"), ("LC_CTYPE", "C.utf8"), ("NO_COLOR", "1")]), (false, true));
+        assert_eq!(
+            of(&[("TERM", "xterm"), ("LC_CTYPE", "C.utf8"), ("NO_COLOR", "1")]),
+            (false, true)
+        );
         assert_eq!(of(&[("TERM", "xterm"), ("NO_COLOR", "")]), (true, false));
         assert_eq!(of(&[("TERM", "linux"), utf8]), (true, false));
         assert_eq!(of(&[("TERM", "dumb"), utf8]), (false, false));

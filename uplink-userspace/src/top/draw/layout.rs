@@ -25,7 +25,12 @@ struct Part {
 
 impl Part {
     fn new(least: u16, most: u16, rank: u8, draw: Draw) -> Self {
-        Self { least, most, rank, draw }
+        Self {
+            least,
+            most,
+            rank,
+            draw,
+        }
     }
 }
 
@@ -37,10 +42,21 @@ pub(super) fn body(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rec
     let [list, detail, warnings, talkers, events] = parts(model, area);
     let height = list.most.min(area.height);
     (list.draw)(model, theme, frame, Rect { height, ..area });
-    let below = Rect { y: area.y + height, height: area.height - height, ..area };
+    let below = Rect {
+        y: area.y + height,
+        height: area.height - height,
+        ..area
+    };
     let half = below.width / 2;
-    let left = Rect { width: half - 1, ..below };
-    let right = Rect { x: below.x + half + 1, width: below.width - half - 1, ..below };
+    let left = Rect {
+        width: half - 1,
+        ..below
+    };
+    let right = Rect {
+        x: below.x + half + 1,
+        width: below.width - half - 1,
+        ..below
+    };
     stack(model, theme, frame, left, &[detail, talkers]);
     stack(model, theme, frame, right, &[warnings, events]);
 }
@@ -55,13 +71,23 @@ fn parts(model: &Model, area: Rect) -> [Part; 5] {
         false => (2, panes::warnings_height(model, column(area.width)) + 1),
     };
     let talkers = lines(model.length(Pane::Talkers).clamp(1, 10)) + 1;
-    let detail = if model.rows().is_empty() { 0 } else { panes::detail_height(model) + 1 };
+    let events = if area.height < 18 { 2 } else { 5 };
+    let detail = if model.rows().is_empty() {
+        0
+    } else {
+        panes::detail_height(model, column(area.width)) + 1
+    };
     [
         Part::new(rows.min(3), rows.min(half), 0, list::draw),
         Part::new(4.min(detail), detail, 4, panes::detail),
-        Part::new(warnings.0, warnings.1.min(half), rank(Pane::Warnings, 2), panes::warnings),
+        Part::new(
+            warnings.0,
+            warnings.1.min(half),
+            rank(Pane::Warnings, 2),
+            panes::warnings,
+        ),
         Part::new(3.min(talkers), talkers, rank(Pane::Talkers, 5), panes::talkers),
-        Part::new(2, u16::MAX, rank(Pane::Events, 3), panes::events),
+        Part::new(events, u16::MAX, rank(Pane::Events, 3), panes::events),
     ]
 }
 

@@ -42,26 +42,57 @@ const fn figure(
     sort: Sort,
     text: fn(&Uplink, Sample) -> Option<String>,
 ) -> Column {
-    Column { title, width, rank, sort: Some(sort), content: Content::Figure(text) }
+    Column {
+        title,
+        width,
+        rank,
+        sort: Some(sort),
+        content: Content::Figure(text),
+    }
 }
 
 const fn curve(title: &'static str, width: u16, rank: u8, of: fn(&Sample) -> Option<f64>) -> Column {
-    Column { title, width, rank, sort: None, content: Content::Curve(of) }
+    Column {
+        title,
+        width,
+        rank,
+        sort: None,
+        content: Content::Curve(of),
+    }
 }
 
-const NAME: Column =
-    Column { title: "UPLINK", width: 6, rank: 0, sort: Some(Sort::Name), content: Content::Name };
+const NAME: Column = Column {
+    title: "UPLINK",
+    width: 6,
+    rank: 0,
+    sort: Some(Sort::Name),
+    content: Content::Name,
+};
 
 const COLUMNS: [Column; 13] = [
     NAME,
-    Column { title: "STATE", width: 10, rank: 1, sort: Some(Sort::State), content: Content::State },
+    Column {
+        title: "STATE",
+        width: 10,
+        rank: 1,
+        sort: Some(Sort::State),
+        content: Content::State,
+    },
     figure("SHARE", 6, 2, Sort::Share, |u, _| Some(figures::percent(u.share))),
     figure("RTT", 6, 3, Sort::Rtt, |u, _| u.rtt_ms.map(figures::time)),
-    figure("DOWN", 5, 4, Sort::Down, |_, s| s.down_bps.map(|b| figures::rate(b as u64))),
-    figure("UP", 5, 5, Sort::Up, |_, s| s.up_bps.map(|b| figures::rate(b as u64))),
+    figure("DOWN", 5, 4, Sort::Down, |_, s| {
+        s.down_bps.map(|b| figures::rate(b as u64))
+    }),
+    figure("UP", 5, 5, Sort::Up, |_, s| {
+        s.up_bps.map(|b| figures::rate(b as u64))
+    }),
     figure("LOSS", 5, 6, Sort::Loss, |u, _| Some(figures::percent(u.loss))),
-    figure("FLOWS", 6, 7, Sort::Flows, |u, _| Some(figures::count(u.active_flows))),
-    figure("JITTER", 6, 9, Sort::Jitter, |u, _| u.jitter_ms.map(figures::time)),
+    figure("FLOWS", 6, 7, Sort::Flows, |u, _| {
+        Some(figures::count(u.active_flows))
+    }),
+    figure("JITTER", 6, 9, Sort::Jitter, |u, _| {
+        u.jitter_ms.map(figures::time)
+    }),
     figure("TIER", 4, 10, Sort::Tier, |u, _| Some(u.tier.to_string())),
     curve("RTT", 5, 8, |s| s.rtt_ms),
     curve("DOWN", 8, 11, |s| s.down_bps),
@@ -92,16 +123,19 @@ pub(in super::super) fn draw(model: &Model, theme: Theme, frame: &mut Frame<'_>,
 
 /// Why there are no rows.
 fn nothing(model: &Model) -> String {
-    match (&model.gone, model.view.filter.is_empty()) {
-        (Some((why, _)), _) if model.status.is_none() => why.clone(),
-        (_, false) => format!("no uplink matches {:?}; / changes the filter", model.view.filter),
-        _ => "no uplinks yet".into(),
+    match &*model.view.filter {
+        "" => "no uplinks yet".into(),
+        filter => format!("no uplink matches {filter:?}; / changes the filter"),
     }
 }
 
 /// The columns that fit, with their widths.
 fn columns(room: u16, rows: &[&Uplink]) -> Vec<Column> {
-    let names = rows.iter().map(|u| Line::raw(&*u.name).width()).max().unwrap_or(0);
+    let names = rows
+        .iter()
+        .map(|u| Line::raw(&*u.name).width())
+        .max()
+        .unwrap_or(0);
     let mut name = NAME;
     name.width = u16::try_from(names).unwrap_or(15).clamp(6, 15).min(room);
     let mut all = COLUMNS;
@@ -132,7 +166,9 @@ fn stretch(columns: &mut [Column], left: u16) {
     let Some(each) = left.checked_div(u16::try_from(curves.len()).unwrap_or(1)) else {
         return;
     };
-    curves.iter_mut().for_each(|c| c.width = (c.width + each).min(CURVE));
+    curves
+        .iter_mut()
+        .for_each(|c| c.width = (c.width + each).min(CURVE));
 }
 
 /// The sorted column says so.

@@ -39,51 +39,61 @@ pub fn draw(model: &Model, theme: Theme, now: Timestamp, frame: &mut Frame<'_>) 
 }
 
 fn header(model: &Model, theme: Theme, now: Timestamp, frame: &mut Frame<'_>, area: Rect) {
-    let right = Line::from(right_of_header(model, now)).right_aligned();
-    let widths = [Constraint::Min(0), Constraint::Length(u16::try_from(right.width()).unwrap_or(0) + 1)];
-    let [left, clock] = Layout::horizontal(widths).areas(area);
-    frame.render_widget(Line::from(left_of_header(model, theme, area.width)), left);
+    let right = Line::from(right_of_header(model, now, area.width)).right_aligned();
+    let taken = u16::try_from(right.width()).unwrap_or(0) + 1;
+    let [left, clock] = Layout::horizontal([Constraint::Min(0), Constraint::Length(taken)]).areas(area);
+    frame.render_widget(left_of_header(model, theme, left.width.into()), left);
     frame.render_widget(right, clock);
 }
 
-fn left_of_header(model: &Model, theme: Theme, width: u16) -> Vec<Span<'static>> {
-    let mut spans = vec![Span::styled("uplink ", theme.heading())];
+fn left_of_header(model: &Model, theme: Theme, room: usize) -> Line<'static> {
+    let mut line = Line::from(Span::styled("uplink ", theme.heading()));
     if let Some((_, since)) = &model.gone {
-        let text = format!("daemon gone since {}, waiting ", model.clock(*since));
-        spans.push(Span::styled(text, theme.alarm()));
-        return spans;
+        let text = format!("daemon gone since {}, waiting", model.clock(*since));
+        line.push_span(Span::styled(text, theme.alarm()));
+        return line;
     }
-    spans.push(summary(model, theme));
+    line.push_span(summary(model, theme, room.saturating_sub(line.width())));
     if model.view.paused {
-        spans.push(Span::styled(" PAUSED", theme.alarm()));
+        line.push_span(Span::styled(" PAUSED", theme.alarm()));
     }
-    if let Some(status) = model.status.as_ref().filter(|_| width >= 70) {
-        let since = model.date(&status.since);
-        let text = format!("  {}, {}, since {since}", env!("CARGO_PKG_VERSION"), status.attach);
-        spans.push(Span::styled(text, theme.dim()));
+    let Some(status) = &model.status else { return line };
+    let since = format!("since {}", model.date(&status.since));
+    for text in [since, status.attach.clone(), env!("CARGO_PKG_VERSION").to_owned()] {
+        // Whole words or none.
+        if line.width() + text.chars().count() + 2 <= room {
+            line.push_span(Span::styled(format!("  {text}"), theme.dim()));
+        }
     }
-    spans
+    line
 }
 
 /// The state of all in words: how many are up, and what the others are.
-fn summary(model: &Model, theme: Theme) -> Span<'static> {
+fn summary(model: &Model, theme: Theme, room: usize) -> Span<'static> {
     if model.status.is_none() {
         return Span::styled("asking the daemon", theme.dim());
     }
     let all = model.uplinks().len();
     let up = model.in_state(State::Up);
-    let mut text = match all {
-        0 => "no uplinks".to_owned(),
-        1 => format!("{up} of 1 uplink up"),
-        _ => format!("{up} of {all} uplinks up"),
-    };
-    let others = [State::Down, State::Degraded, State::Draining, State::Disabled, State::Unknown];
-    for state in others {
+    let s = if all == 1 { "" } else { "s" };
+    let mut others = String::new();
+    for state in [
+        State::Down,
+        State::Degraded,
+        State::Draining,
+        State::Disabled,
+        State::Unknown,
+    ] {
         match model.in_state(state) {
             0 => {}
-            n => text += &format!(", {n} {state}"),
+            n => others += &format!(", {n} {state}"),
         }
     }
+    let long = format!("{up} of {all} uplink{s} up{others}");
+    let short = format!("{up}/{all} up{others}");
+    let shortest = format!("{up}/{all} up, {} not", all - up);
+    let fitting = [long, short].into_iter().find(|text| text.len() <= room);
+    let text = fitting.unwrap_or(shortest);
     Span::styled(text, theme.state(worst(model)))
 }
 
@@ -94,9 +104,10 @@ fn worst(model: &Model) -> State {
 }
 
 /// When the last answer came, and how often they do.
-fn right_of_header(model: &Model, now: Timestamp) -> String {
+fn right_of_header(model: &Model, now: Timestamp, width: u16) -> String {
     let every = humantime::format_duration(model.view.interval.get());
     match model.answered {
+        Some(at) if width < 60 => model.clock(at),
         Some(at) if model.gone.is_none() => format!("{} every {every}", model.clock(at)),
         Some(at) => format!("last {}, now {}", model.clock(at), model.clock(now)),
         None => model.clock(now),
@@ -104,20 +115,25 @@ fn right_of_header(model: &Model, now: Timestamp) -> String {
 }
 
 fn footer(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let line = match (&model.view.mode, &model.notice) {
-        (Mode::Confirm(name), _) => {
+    let line = match (&model.view.mode, &model.notice, &model.gone) {
+        (Mode::Confirm(name), ..) => {
             let text = format!("drain {name}? y/n  (no new flows, old ones finish)");
             Line::styled(text, theme.alarm())
         }
-        (Mode::Filter(_), _) => {
+        (Mode::Filter(_), ..) => {
             let text = format!("filter by name or state: {}_", model.view.filter);
             Line::styled(text, theme.heading())
         }
-        (_, Some(notice)) => {
-            let style = if notice.bad { theme.alarm() } else { theme.heading() };
+        (_, Some(notice), _) => {
+            let style = if notice.bad {
+                theme.alarm()
+            } else {
+                theme.heading()
+            };
             let mark = if notice.bad { "! " } else { "" };
             return wrapped(frame, area, &format!("{mark}{}", notice.text), style);
         }
+        (_, _, Some((why, _))) => return wrapped(frame, area, why, theme.alarm()),
         _ => Line::styled(hints(model, area.width), theme.dim()),
     };
     frame.render_widget(line, area);
@@ -127,7 +143,11 @@ fn footer(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
 fn wrapped(frame: &mut Frame<'_>, area: Rect, text: &str, style: Style) {
     let lines = panes::wrap(text, area.width);
     let height = u16::try_from(lines.len()).unwrap_or(1).clamp(1, area.y.max(1));
-    let area = Rect { y: area.bottom() - height, height, ..area };
+    let area = Rect {
+        y: area.bottom() - height,
+        height,
+        ..area
+    };
     frame.render_widget(Clear, area);
     let lines: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
     frame.render_widget(Paragraph::new(lines).style(style), area);
@@ -147,7 +167,10 @@ fn hints(model: &Model, width: u16) -> String {
 
 const HELP: &[(&str, &str)] = &[
     ("q Esc Ctrl-C", "quit"),
-    ("Up Down j k", "choose an uplink, or scroll the pane; PgUp PgDn Home End"),
+    (
+        "Up Down j k",
+        "choose an uplink, or scroll the pane; PgUp PgDn Home End",
+    ),
     ("Tab", "next pane: uplinks, warnings, talkers, events"),
     ("d", "drain the uplink: no new flows, old ones finish (asks)"),
     ("e", "enable it again"),
@@ -167,7 +190,10 @@ const HELP: &[(&str, &str)] = &[
 
 fn help(theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let line = |(key, text): &(&'static str, &'static str)| {
-        Line::from(vec![Span::styled(format!(" {key:<13}"), theme.heading()), Span::raw(*text)])
+        Line::from(vec![
+            Span::styled(format!(" {key:<13}"), theme.heading()),
+            Span::raw(*text),
+        ])
     };
     let title = Line::styled("Keys (any key goes back)", theme.heading());
     let lines: Vec<Line<'_>> = std::iter::once(title).chain(HELP.iter().map(line)).collect();

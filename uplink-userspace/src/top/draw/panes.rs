@@ -31,9 +31,10 @@ fn pane(
 }
 
 /// The lines of [`detail`], without its heading.
-pub(super) fn detail_height(model: &Model) -> u16 {
+pub(super) fn detail_height(model: &Model, width: u16) -> u16 {
     let rows = model.rows();
-    let said = rows.get(model.chosen(&rows)).map_or(0, |u| said(model, u).len());
+    let chosen = rows.get(model.chosen(&rows));
+    let said = chosen.map_or(0, |u| said(model, u).iter().map(|l| wrap(l, width).len()).sum());
     u16::try_from(said + CURVES.len()).unwrap_or(u16::MAX - 1)
 }
 
@@ -43,9 +44,15 @@ pub(super) fn detail(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: R
     let Some(u) = rows.get(model.chosen(&rows)) else {
         return;
     };
-    let mut lines: Vec<Line<'_>> = said(model, u).into_iter().map(Line::from).collect();
-    if !u.reason.is_empty() {
-        lines[0] = Line::styled(u.reason.clone(), theme.state(u.state));
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for text in said(model, u) {
+        let style = if text == u.reason {
+            theme.state(u.state)
+        } else {
+            Style::new()
+        };
+        let wrapped = wrap(&text, area.width).into_iter();
+        lines.extend(wrapped.map(|line| Line::styled(line, style)));
     }
     // Where it is narrow, curves are the first to go.
     let room = usize::from(area.height).saturating_sub(1);
@@ -84,10 +91,10 @@ fn said(model: &Model, u: &Uplink) -> Vec<String> {
         lines.push(u.reason.clone());
     }
     lines.push(way(&u.gateway, &u.source, &u.interface));
-    if let (Some(gateway), Some(source)) = (&u.gateway6, &u.source6) {
-        if *gateway != u.gateway {
-            lines.push(way(gateway, source, &u.interface));
-        }
+    if let (Some(gateway), Some(source)) = (&u.gateway6, &u.source6)
+        && *gateway != u.gateway
+    {
+        lines.push(way(gateway, source, &u.interface));
     }
     let jitter = u.jitter_ms.map_or("-".into(), figures::time);
     lines.push(format!(
@@ -100,7 +107,8 @@ fn said(model: &Model, u: &Uplink) -> Vec<String> {
         figures::bytes(u.tx_bytes),
         u.flows,
         u.active_flows,
-        u.passive_rtt_ms.map_or(String::new(), |ms| format!("; users' RTT {}", figures::time(ms))),
+        u.passive_rtt_ms
+            .map_or(String::new(), |ms| format!("; users' RTT {}", figures::time(ms))),
     ));
     let has_carried = |m: &crate::status::Measured| format!("has carried up to {} down, {} up", m.down, m.up);
     let quota = u.quota.as_ref().map(|q| format!("quota: {q}"));
@@ -155,15 +163,26 @@ pub(super) fn talkers(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: 
     let passed = model.view.scroll[Pane::Talkers as usize];
     let rows = talkers.list.iter().skip(passed).map(|t| {
         let flows = Line::from(figures::count(t.flows as u64)).right_aligned();
-        Row::new([Cell::from(flows), Cell::from(&*t.address), Cell::from(t.uplinks.join(", "))])
+        Row::new([
+            Cell::from(flows),
+            Cell::from(&*t.address),
+            Cell::from(t.uplinks.join(", ")),
+        ])
     });
     let widths = [Constraint::Length(6), Constraint::Max(39), Constraint::Fill(1)];
     let lines = match talkers.list.is_empty() {
-        true => vec![Line::styled("no flow was used within the last minute", theme.dim())],
+        true => vec![Line::styled(
+            "no flow was used within the last minute",
+            theme.dim(),
+        )],
         false => Vec::new(),
     };
     pane(model, theme, frame, area, (Some(Pane::Talkers), &heading), lines);
-    let below = Rect { y: area.y + 1, height: area.height - 1, ..area };
+    let below = Rect {
+        y: area.y + 1,
+        height: area.height - 1,
+        ..area
+    };
     if !talkers.list.is_empty() {
         frame.render_widget(Table::new(rows, widths), below);
     }
@@ -175,13 +194,12 @@ pub(super) fn events(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: R
     let room = usize::from(area.height).saturating_sub(1);
     let mut lines = Vec::new();
     for event in model.events.values().rev().skip(passed) {
-        if lines.len() >= room {
+        let more = event_lines(model, theme, event, area.width);
+        if !lines.is_empty() && lines.len() + more.len() > room {
             break;
         }
-        lines.extend(event_lines(model, theme, event, area.width).into_iter().rev());
+        lines.extend(more.into_iter().rev());
     }
-    // The first line of an event tells more than its last.
-    lines.truncate(room);
     lines.reverse();
     let mut heading = format!("Events: {}", model.events.len());
     if passed > 0 {
@@ -199,7 +217,11 @@ fn event_lines(model: &Model, theme: Theme, event: &Event, width: u16) -> Vec<Li
     let style = style(theme, event);
     let clock = model.clock_of(&event.time);
     let line = |(n, text): (usize, String)| {
-        let lead = if n == 0 { format!("{clock:<8} ") } else { " ".repeat(INDENT.into()) };
+        let lead = if n == 0 {
+            format!("{clock:<8} ")
+        } else {
+            " ".repeat(INDENT.into())
+        };
         Line::from(vec![Span::styled(lead, theme.dim()), Span::styled(text, style)])
     };
     texts.into_iter().enumerate().map(line).collect()

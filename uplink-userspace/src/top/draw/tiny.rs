@@ -37,5 +37,7 @@ fn uplinks(model: &Model, theme: Theme) -> Vec<Line<'static>> {
         let text = format!("{} {} {}", theme.symbol(u.state), u.name, u.state);
         Line::styled(text, theme.state(u.state))
     };
-    std::iter::once(Line::raw(head)).chain(rows.iter().map(row)).collect()
+    std::iter::once(Line::raw(head))
+        .chain(rows.iter().map(row))
+        .collect()
 }
