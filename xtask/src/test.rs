@@ -53,8 +53,6 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("tmux", "tmux"),
         ("groff", "groff-base"),
         ("bash", "bash"),
-        ("tmux", "tmux"),
-        ("groff", "groff"),
     ])?;
     shell::need_without_service("unbound", "unbound", "unbound.service")?;
     let object = build::build(workspace)?;

@@ -33,7 +33,6 @@ mod stale;
 mod support;
 mod tamper;
 mod top;
-mod top;
 mod translation;
 mod tunnels;
 mod weights;
@@ -226,8 +225,6 @@ const SCENARIOS: &[Scenario] = &[
     ("explain_comes_true", explain::comes_true),
     ("explain_without_daemon", explain::without_daemon),
     ("explain_sockets", explain::sockets),
-    ("top_keys", top::keys),
-    ("top_signals", top::signals),
     ("top_in_a_terminal", top::in_a_terminal),
     ("top_without_terminal", top::without_terminal),
     ("pages_are_clean", top::pages),

@@ -121,6 +121,7 @@ pub fn in_a_terminal() -> Result<()> {
     orders(&terminal, &daemon)?;
     sizes(&terminal)?;
     job_control(&terminal)?;
+    stays_small(&terminal)?;
     daemon.stop()?;
     terminal.await_text("daemon gone since")?;
     let daemon = Daemon::restart(&lab)?;
@@ -152,13 +153,30 @@ fn orders(terminal: &Terminal<'_>, daemon: &Daemon<'_>) -> Result<()> {
     terminal.await_text("2 of 2 uplinks up").map(drop)
 }
 
+/// What changes is drawn, and no more: it is usable over slow links.
+fn stays_small(terminal: &Terminal<'_>) -> Result<()> {
+    let drawn = format!("{LAB_DIR}/drawn");
+    terminal.tmux(&["pipe-pane", &format!("cat > {drawn}")])?;
+    std::thread::sleep(Duration::from_secs(4));
+    terminal.tmux(&["pipe-pane"])?;
+    let bytes = std::fs::metadata(&drawn)?.len();
+    println!("    {bytes} bytes drawn within 4 s");
+    ensure!((40..8000).contains(&bytes), "{bytes} bytes within 4 s");
+    Ok(())
+}
+
 /// At once, not with the next answer.
 fn sizes(terminal: &Terminal<'_>) -> Result<()> {
     let resize = |x: &str, y: &str| terminal.tmux(&["resize-window", "-x", x, "-y", y]);
+    // Any key takes away what was told last.
+    terminal.press(&["j"])?;
     resize("40", "10")?;
     let quick = Instant::now();
+    // The clock is at the new right edge.
     terminal.await_that("the small picture", |s| {
-        s.contains("2/2 up") || s.lines().any(|l| l == "? help  q quit")
+        s.lines()
+            .next()
+            .is_some_and(|l| l.trim_end().get(34..35) == Some(":"))
     })?;
     println!("    resized after {:?}", quick.elapsed());
     resize("10", "3")?;
