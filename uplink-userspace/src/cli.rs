@@ -2,6 +2,7 @@
 
 mod events;
 mod explain;
+mod pages;
 mod show;
 mod status;
 mod terminal;
@@ -14,7 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Problems;
 use crate::options::Options;
-use crate::{api, daemon, inspect};
+use crate::{api, daemon, inspect, top};
 
 /// Longest list of flows.
 const MOST_FLOWS: i64 = 1_000_000;
@@ -77,6 +78,14 @@ enum Command {
         #[arg(long, value_name = "SEQ", default_value_t = 0)]
         after: u64,
     },
+    /// Watch uplinks, events and talkers live in the terminal
+    #[command(after_help = "Example: uplink top --interval 2s\n\n\
+        ? shows the keys. Without a terminal use `uplink status`.")]
+    Top {
+        /// How often the daemon is asked, 200ms to 1h
+        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+        interval: top::Interval,
+    },
     /// Tell which uplink a flow takes, and why
     #[command(after_help = "Example: uplink explain 192.168.0.9:40000 203.0.113.7:443\n\
                             Example: uplink explain --proto udp --iif eth1 [fd00::9]:5060 [2001:db8::1]:5060\n\
@@ -127,6 +136,20 @@ enum Command {
     /// Remove everything that a killed daemon left, and only that
     #[command(after_help = "Example: uplink down")]
     Down,
+    /// Print what a shell completes commands by
+    #[command(after_help = "Example: uplink completions bash > /etc/bash_completion.d/uplink")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    #[command(after_help = "Example: uplink man | man -l -\n\
+                            Example: uplink man --dir /usr/local/share/man/man1")]
+    Man {
+        /// Write uplink.1, uplink-status.1 and so on to this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<std::path::PathBuf>,
+    },
 }
 
 /// Runs the program; 0 done, 1 failed at run time, 2 wrong usage or configuration.
@@ -152,6 +175,7 @@ fn run(cli: &Cli) -> Result<()> {
             Command::Check { plan } => inspect::check(options, *plan).await,
             Command::Status { json, watch } => status::status(options, *json, *watch).await,
             Command::Events { json, follow, after } => events::events(options, *json, *follow, *after).await,
+            Command::Top { interval } => top::run(options, *interval).await,
             Command::Explain(asked) => explain::explain(options, asked).await,
             Command::Flows {
                 json,
@@ -167,12 +191,19 @@ fn run(cli: &Cli) -> Result<()> {
             Command::Enable { name } => show::order(options, api::ENABLE, name).await,
             Command::Reload => show::reload(options).await,
             Command::Down => daemon::down(options).await,
+            Command::Completions { shell } => pages::completions(*shell),
+            Command::Man { dir } => pages::man(dir.as_deref()),
         }
     });
     drop(local);
     // A probe's program on a dead file server may hang in its start.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done
+}
+
+fn interval(text: &str) -> Result<top::Interval, String> {
+    let interval = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    top::Interval::new(interval)
 }
 
 fn report(error: &anyhow::Error) -> ExitCode {

@@ -52,6 +52,7 @@ pub mod status;
 pub mod sysctl;
 pub mod table;
 pub mod tally;
+pub mod top;
 pub mod usage;
 pub mod web;
 pub mod weights;

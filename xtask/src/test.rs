@@ -52,6 +52,9 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("openssl", "openssl"),
         ("chromium", "chromium"),
         ("iptables", "iptables"),
+        ("tmux", "tmux"),
+        ("groff", "groff-base"),
+        ("bash", "bash"),
     ])?;
     shell::need_without_service("unbound", "unbound", "unbound.service")?;
     shell::need_without_service("keepalived", "keepalived", "keepalived.service")?;

@@ -39,6 +39,7 @@ mod selftest;
 mod stale;
 mod support;
 mod tamper;
+mod top;
 mod translation;
 mod tunnels;
 mod weights;
@@ -256,6 +257,9 @@ const SCENARIOS: &[Scenario] = &[
     ("coexist_docker", coexist::docker),
     ("coexist_ufw", coexist::ufw),
     ("pair_ha", pair_ha::pair),
+    ("top_in_a_terminal", top::in_a_terminal),
+    ("top_without_terminal", top::without_terminal),
+    ("pages_are_clean", top::pages),
     ("clsact_attach", kernel::clsact_attach),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
