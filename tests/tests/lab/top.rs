@@ -85,6 +85,12 @@ impl<'a> Terminal<'a> {
 
     /// The shell says that the last command ended with 0, and the terminal is as it was.
     fn expect_restored(&self, how: &str) -> Result<()> {
+        // As long as it is there it may read what is typed for the shell.
+        let begun = Instant::now();
+        while self.child().is_ok() {
+            ensure!(begun.elapsed() < SOON, "{how}: it does not end within {SOON:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.type_line("echo \"status $?, $(stty -g | cmp - /run/lab/modes && echo same modes)\"")?;
         let screen = self.await_text("status 0, same modes").context(how.to_owned())?;
         // The alternate screen is left: what was there before is there again.
