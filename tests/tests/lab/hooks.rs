@@ -22,6 +22,9 @@ fn script(name: &str, mode: u32, lines: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// An uplink that flips as often as these scenarios want it to would be kept out.
+const UNDAMPED: &str = "[health]\nhold_down = \"0s\"\nslow_start = \"0s\"\nswitches_per_minute = 60\n";
+
 fn section(hook: &Path, timeout: &str) -> String {
     format!("[hooks]\non_change = {hook:?}\ntimeout = \"{timeout}\"\n")
 }
@@ -87,7 +90,7 @@ fn is(heard: &BTreeMap<String, String>, name: &str, old: &str, new: &str) -> boo
 pub fn in_nobodys_way() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     let hanging = script("hanging", 0o755, "trap '' TERM; sleep 1000 & sleep 1000")?;
-    let daemon = daemon(&lab, "")?;
+    let daemon = daemon(&lab, UNDAMPED)?;
     let without = failover(&lab, &daemon)?;
     reload(&lab, &section(&hanging, "300s"))?;
     let with = failover(&lab, &daemon)?;
@@ -114,7 +117,7 @@ pub fn in_nobodys_way() -> Result<()> {
 
 fn reload(lab: &Lab, more: &str) -> Result<()> {
     let config = Config {
-        more: more.to_owned(),
+        more: format!("{UNDAMPED}{more}"),
         ..Config::default()
     };
     write_config(&config.text(lab))?;

@@ -33,11 +33,7 @@ impl Daemon {
             self.tally.observe(&u.name, &event);
         }
         let commands = self.engine.handle(self.now(), event);
-        let changed = !commands.is_empty();
         self.carry_out(commands).await;
-        if changed {
-            self.tell_states();
-        }
     }
 
     /// In order. When a table cannot be published nothing that relies on it is done; all of it is

@@ -21,6 +21,8 @@ static FOLLOWING: Semaphore = Semaphore::const_new(FOLLOWERS);
 /// What was told last.
 #[derive(Debug, Default)]
 pub(super) struct Told {
+    /// What was seen at the last look.
+    seen: BTreeMap<String, State>,
     states: BTreeMap<String, (State, SystemTime)>,
     warnings: BTreeSet<(String, String)>,
 }
@@ -39,21 +41,26 @@ struct Wanted {
 
 impl Daemon {
     /// Tells followers, and remembers.
-    pub(super) fn tell(&mut self, news: News) {
+    pub(super) fn tell(&mut self, news: News) -> Event {
         self.tally.tell(&news);
-        self.journal.tell(SystemTime::now(), news);
+        self.journal.tell(SystemTime::now(), news)
     }
 
-    /// Tells followers and hooks of every uplink whose state is not what it was.
+    /// Tells followers and hooks of every uplink whose state is not what it was, once it is the same at two
+    /// looks: the families of one that dies die one after the other, and that is one piece of news.
     pub(super) fn tell_states(&mut self) {
         let mut before = std::mem::take(&mut self.told.states);
+        let seen = std::mem::take(&mut self.told.seen);
         let mut changes = Vec::new();
         for u in self.engine.uplinks() {
             let (state, reason) = status::health(&self.engine, u);
             let known = before.remove(&u.name);
             let (old, since) = known.unwrap_or((State::Unknown, self.since));
-            let since = if state == old { since } else { SystemTime::now() };
-            if state != old {
+            self.told.seen.insert(u.name.clone(), state);
+            if state == old || seen.get(&u.name) != Some(&state) {
+                self.told.states.insert(u.name.clone(), (old, since));
+            } else {
+                self.told.states.insert(u.name.clone(), (state, SystemTime::now()));
                 let described = status::uplink(&self.engine, u);
                 changes.push(hooks::Change {
                     name: u.name.clone(),
@@ -67,7 +74,6 @@ impl Daemon {
                     seq: 0,
                 });
             }
-            self.told.states.insert(u.name.clone(), (state, since));
         }
         changes.into_iter().for_each(|change| self.tell_state(change));
     }
@@ -82,7 +88,7 @@ impl Daemon {
             states: Some((change.old, change.new)),
             ..News::of(Kind::State, text).about(&change.name)
         };
-        let event = self.journal.tell(SystemTime::now(), news);
+        let event = self.tell(news);
         self.hooks.tell(hooks::Change {
             time: event.time,
             seq: event.seq,
@@ -111,12 +117,11 @@ impl Daemon {
         let line = |(code, text): &(String, String)| format!("[{code}] {text}");
         let began: Vec<_> = self.told.warnings.difference(&before).map(line).collect();
         let ended: Vec<_> = before.difference(&self.told.warnings).map(line).collect();
-        began
-            .into_iter()
-            .for_each(|text| self.tell(News::of(Kind::Warning, text)));
-        ended
-            .into_iter()
-            .for_each(|text| self.tell(News::of(Kind::Resolved, text)));
+        for (kind, texts) in [(Kind::Warning, began), (Kind::Resolved, ended)] {
+            for text in texts {
+                self.tell(News::of(kind, text));
+            }
+        }
     }
 
     pub(super) fn answer_events(&self, parameters: Value, more: bool, reply: Reply) {
