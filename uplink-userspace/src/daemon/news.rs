@@ -60,7 +60,9 @@ impl Daemon {
             if state == old || seen.get(&u.name) != Some(&state) {
                 self.told.states.insert(u.name.clone(), (old, since));
             } else {
-                self.told.states.insert(u.name.clone(), (state, SystemTime::now()));
+                self.told
+                    .states
+                    .insert(u.name.clone(), (state, SystemTime::now()));
                 let described = status::uplink(&self.engine, u);
                 changes.push(hooks::Change {
                     name: u.name.clone(),
