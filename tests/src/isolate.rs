@@ -35,7 +35,7 @@ pub fn isolate() -> Result<()> {
         "/run",
         Some("tmpfs"),
         none,
-        Some("mode=0755,size=64m"),
+        Some("mode=0755,size=256m"),
     )
     .context("mount a tmpfs on /run")?;
     // What outlives a boot, such as how much of a quota is used, is nothing of the host's either.

@@ -67,7 +67,7 @@ impl Probes {
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     probes: BTreeMap<String, [Probes; 2]>,
-    news: BTreeMap<(Option<String>, Kind), u64>,
+    news: BTreeMap<(String, Kind), u64>,
 }
 
 impl Tally {
@@ -91,9 +91,11 @@ impl Tally {
         &mut self.probes.entry(uplink.into()).or_default()[family as usize]
     }
 
-    /// Counts what people are told.
+    /// Counts what people are told about uplinks.
     pub fn tell(&mut self, news: &News) {
-        *self.news.entry((news.uplink.clone(), news.kind)).or_default() += 1;
+        if let Some(uplink) = &news.uplink {
+            *self.news.entry((uplink.clone(), news.kind)).or_default() += 1;
+        }
     }
 
     /// What became of the probes of a path.
@@ -106,27 +108,14 @@ impl Tally {
     /// Events of a kind about an uplink.
     #[must_use]
     pub fn about(&self, uplink: &str, kind: Kind) -> u64 {
-        self.news
-            .get(&(Some(uplink.into()), kind))
-            .copied()
-            .unwrap_or_default()
+        self.news.get(&(uplink.into(), kind)).copied().unwrap_or_default()
     }
 
-    /// Events of a kind, whomever they concern.
-    #[must_use]
-    pub fn all(&self, kind: Kind) -> u64 {
-        let of_kind = self.news.iter().filter(|((_, k), _)| *k == kind);
-        of_kind.map(|(_, n)| n).sum()
-    }
-
-    /// Forgets other uplinks than these. Their events stay in the totals, under nobody's name.
+    /// Forgets other uplinks than these.
     pub fn keep<'a>(&mut self, uplinks: impl IntoIterator<Item = &'a str>) {
         let known: BTreeSet<&str> = uplinks.into_iter().collect();
         self.probes.retain(|name, _| known.contains(&**name));
-        for ((uplink, kind), n) in std::mem::take(&mut self.news) {
-            let uplink = uplink.filter(|name| known.contains(&**name));
-            *self.news.entry((uplink, kind)).or_default() += n;
-        }
+        self.news.retain(|(name, _), _| known.contains(&**name));
     }
 }
 
@@ -197,7 +186,6 @@ mod tests {
         let mut tally = Tally::default();
         tally.tell(&News::of(Kind::Failover, "").about("isp1"));
         tally.tell(&News::of(Kind::Failover, "").about("isp2"));
-        tally.tell(&News::of(Kind::Hook, ""));
         tally.observe("isp2", &lost(1));
         tally.keep(["isp1"]);
         assert_eq!(tally.about("isp1", Kind::Failover), 1);
@@ -206,12 +194,6 @@ mod tests {
             0,
             "isp2 is not configured any more"
         );
-        assert_eq!(
-            tally.all(Kind::Failover),
-            2,
-            "a total never goes down over a reload"
-        );
-        assert_eq!((tally.all(Kind::Hook), tally.all(Kind::Start)), (1, 0));
         assert_eq!(tally.probes("isp2", Family::V4).lost, 0);
     }
 }

@@ -161,7 +161,7 @@ impl Daemon {
             repairs: repairs::Kind::ALL.map(|k| (k.name(), count(k))).into(),
             refused: Vec::new(),
             warnings,
-            hook_failures: self.tally.all(Kind::Hook),
+            hook_failures: self.hooks.failures(),
         })
     }
 

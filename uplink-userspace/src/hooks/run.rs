@@ -1,7 +1,7 @@
 //! One run of a hook, from its start to the end of all that it has started.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +35,9 @@ pub(super) async fn run(
     run_if(check, &path, limit, uplink, environment, turn).await
 }
 
-/// Runs the program when `check` allows it.
+/// Runs the program that `check` allows: the file that was judged, not what its name leads to by then.
 pub(super) async fn run_if(
-    check: impl FnOnce() -> Result<(), Failure> + Send + 'static,
+    check: impl FnOnce() -> Result<PathBuf, Failure> + Send + 'static,
     path: &Path,
     limit: Duration,
     uplink: &str,
@@ -50,7 +50,7 @@ pub(super) async fn run_if(
         let remedy = format!("see what {shown} does, or take it out of [hooks] and reload");
         Failure::new(format!("the hook {shown} for {uplink} {what}"), remedy)
     };
-    let started = match timeout_at(deadline, start(check, path, environment, turn)).await {
+    let started = match timeout_at(deadline, start(check, environment, turn)).await {
         Ok(Ok(started)) => started?,
         Ok(Err(e)) => return Err(failed(format!("cannot be started: {e}"))),
         Err(_) => return Err(failed(format!("could not be started within {limit:?}"))),
@@ -63,19 +63,19 @@ pub(super) async fn run_if(
 
 /// Waits until nothing of the run before is left, then starts the program.
 async fn start(
-    check: impl FnOnce() -> Result<(), Failure> + Send + 'static,
-    path: &Path,
+    check: impl FnOnce() -> Result<PathBuf, Failure> + Send + 'static,
     mut environment: Vec<(String, String)>,
     turn: Arc<Semaphore>,
 ) -> io::Result<Result<(Process, Output), Failure>> {
     environment.push(("PATH".into(), PATH.into()));
-    let command = vec![path.to_string_lossy().into_owned()];
     let turn = turn.acquire_owned().await.map_err(io::Error::other)?;
     // Files may be on a server that does not answer.
     let starting = tokio::task::spawn_blocking(move || -> io::Result<_> {
-        if let Err(failure) = check() {
-            return Ok(Err(failure));
-        }
+        let program = match check() {
+            Ok(program) => program.into_os_string().into_string(),
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let command = [program.map_err(|name| io::Error::other(format!("{} is no UTF-8", name.display())))?];
         let (output, into) = io::pipe()?;
         let process = Process::start(&command, &environment, Some(into), turn)?;
         Ok(Ok((process, output)))

@@ -48,7 +48,8 @@ fn run(lines: &str, limit: Duration) -> (Result<(), Failure>, Duration, tempfile
     let result = runtime.unwrap().block_on(async {
         let turn = Arc::new(Semaphore::new(1));
         let environment = change(State::Up, State::Down).environment();
-        run::run_if(|| Ok(()), &path, limit, "isp1", environment, turn).await
+        let program = path.clone();
+        run::run_if(move || Ok(program), &path, limit, "isp1", environment, turn).await
     });
     (result, begun.elapsed(), dir)
 }
@@ -112,7 +113,8 @@ fn what_is_no_program_is_told() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.unwrap().block_on(async {
         let turn = Arc::new(Semaphore::new(1));
-        run::run_if(|| Ok(()), &path, LONG, "isp1", Vec::new(), turn).await
+        let program = path.clone();
+        run::run_if(move || Ok(program), &path, LONG, "isp1", Vec::new(), turn).await
     });
     let failure = result.unwrap_err();
     assert!(

@@ -1,21 +1,26 @@
 //! Whose word a program of root's is: as cron and sudo have it, nobody but root may be able to
 //! change it.
 
-use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::Failure;
 
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 const EXECUTABLE: u32 = 0o111;
+const NOT_ROOTS: &str = "is not owned by root";
 
-/// Whether root may run it.
+/// Links on the way to a file; the kernel follows no more.
+const LINKS_MOST: usize = 40;
+
+/// The file that root may run: no link, and nobody but root can put another one in its place.
 ///
 /// # Errors
-/// When it does not exist, is no program, or others than root may write it or its directories.
-pub(super) fn check(path: &Path) -> Result<(), Failure> {
+/// When it does not exist, is no program, or others than root may write it, a link to it, or one of
+/// their directories.
+pub(super) fn check(path: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
     let unseen = |e: std::io::Error| {
         Failure::new(
@@ -23,7 +28,7 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
             "correct `on_change` or put the program there, then reload",
         )
     };
-    let real = path.canonicalize().map_err(unseen)?;
+    let (real, way) = way(path).map_err(unseen)?;
     let file = real.metadata().map_err(unseen)?;
     if !file.is_file() || file.mode() & EXECUTABLE == 0 {
         return Err(Failure::new(
@@ -31,11 +36,29 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
             format!("chmod 0755 {shown}"),
         ));
     }
-    // Who may write a directory may put another program into it.
-    for part in real.ancestors() {
-        judge(&fs::metadata(part).map_err(unseen)?).map_err(|why| refused(path, part, why))?;
+    for part in way {
+        judge(&part)
+            .map_err(unseen)?
+            .map_err(|why| refused(path, &part, why))?;
     }
-    Ok(())
+    Ok(real)
+}
+
+/// The file, and all that decides which one it is: the file itself, each link, and the directories they
+/// stand in, since who may write a directory may put something else into it.
+fn way(path: &Path) -> io::Result<(PathBuf, Vec<PathBuf>)> {
+    let (mut at, mut parts) = (path.to_path_buf(), Vec::new());
+    for _ in 0..LINKS_MOST {
+        let directory = at.parent().unwrap_or(Path::new("/")).to_path_buf();
+        parts.extend(directory.ancestors().map(Path::to_path_buf));
+        parts.extend(directory.canonicalize()?.ancestors().map(Path::to_path_buf));
+        parts.push(at.clone());
+        if !fs::symlink_metadata(&at)?.is_symlink() {
+            return Ok((at.canonicalize()?, parts));
+        }
+        at = directory.join(fs::read_link(&at)?);
+    }
+    Err(io::Error::other("too many links"))
 }
 
 fn refused(hook: &Path, part: &Path, why: &str) -> Failure {
@@ -46,14 +69,19 @@ fn refused(hook: &Path, part: &Path, why: &str) -> Failure {
     )
 }
 
-fn judge(of: &Metadata) -> Result<(), &'static str> {
-    sound(of.uid(), of.mode(), of.is_dir())
+/// A link is its owner's, whatever it leads to, and has no mode of its own.
+fn judge(part: &Path) -> io::Result<Result<(), &'static str>> {
+    if fs::symlink_metadata(part)?.uid() != 0 {
+        return Ok(Err(NOT_ROOTS));
+    }
+    let of = fs::metadata(part)?;
+    Ok(sound(of.uid(), of.mode(), of.is_dir()))
 }
 
 /// In a sticky directory, such as /tmp, only its owner replaces a file.
 fn sound(owner: u32, mode: u32, is_dir: bool) -> Result<(), &'static str> {
     if owner != 0 {
-        return Err("is not owned by root");
+        return Err(NOT_ROOTS);
     }
     if mode & WRITABLE_BY_OTHERS != 0 && !(is_dir && mode & STICKY != 0) {
         return Err("is writable by others than its owner");
@@ -79,6 +107,31 @@ mod tests {
         ] {
             assert!(sound(owner, mode, is_dir).is_err(), "{owner} {mode:o}");
         }
+    }
+
+    /// Whoever may change the link chooses the program, even if all programs are root's.
+    #[test]
+    fn a_link_is_judged_as_well_as_what_it_leads_to() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let program = Path::new("/bin/sh").canonicalize().unwrap();
+        assert_eq!(check(Path::new("/bin/sh")).unwrap(), program);
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        fs::create_dir(&open).unwrap();
+        symlink("/bin/sh", open.join("hook")).unwrap();
+        symlink(&open, dir.path().join("also")).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        for path in [open.join("hook"), dir.path().join("also/hook")] {
+            let refused = check(&path).unwrap_err();
+            assert!(refused.text.contains("is not run"), "{refused:?}");
+        }
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            assert_eq!(check(&open.join("hook")).unwrap(), program);
+        }
+        let circle = dir.path().join("circle");
+        symlink(&circle, &circle).unwrap();
+        assert!(check(&circle).is_err());
     }
 
     #[test]

@@ -309,7 +309,7 @@ const HOOKS: Table = Table {
         key(
             "on_change",
             "",
-            "the absolute path of a program; it runs at each change of an uplink's state",
+            "the absolute path of a program that runs at each change of an uplink's state; it and its directories belong to root, and nobody else may write them",
         ),
         key(
             "timeout",
