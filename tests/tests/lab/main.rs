@@ -63,7 +63,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Scenarios whose matter needs more time.
 const LIMITS: &[(&str, Duration)] = &[
-    ("fleet_kill9", Duration::from_secs(150)),
+    ("fleet_kill9", Duration::from_secs(300)),
     ("kill_nth_start", Duration::from_secs(240)),
     ("kill_nth_failover", Duration::from_secs(240)),
     ("detect_default", Duration::from_secs(300)),
