@@ -73,7 +73,7 @@ const LIMITS: &[(&str, Duration)] = &[
     ("detect_arp", Duration::from_secs(240)),
     ("detect_refused", Duration::from_secs(240)),
     ("detect_brownout", Duration::from_secs(240)),
-    ("bandwidth_downloads", Duration::from_secs(90)),
+    ("bandwidth_downloads", Duration::from_secs(180)),
     ("flapping", Duration::from_secs(180)),
     ("starved_cpu", Duration::from_secs(120)),
     ("probe_dns", Duration::from_secs(150)),

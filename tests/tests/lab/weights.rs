@@ -77,10 +77,10 @@ fn steady(daemon: &Daemon<'_>, time: Duration) -> Result<()> {
 const CLIENTS: usize = 40;
 const FILE: u64 = 1 << 20;
 /// With 1:5 among 40 the number of downloads on either link is a random walk, and each file that
-/// ends is a step. With small files it gets to a link that nobody uses now and then, whatever the
-/// shares are and whoever chooses; with these it stays near where it began.
-const LARGE: u64 = 4 << 20;
-const MEASURED_S: u32 = 12;
+/// ends is a step. It gets to a link that nobody uses now and then, whatever the shares are and
+/// whoever chooses; with small files this ends soon, and over so long it is a small part.
+const SMALL: u64 = FILE / 4;
+const MEASURED_S: u32 = 40;
 
 /// Links of 100 and 20 Mbit, each full of downloads, by our shares and by the kernel's.
 pub fn downloads() -> Result<()> {
@@ -122,13 +122,13 @@ fn by_multipath(lab: &Lab, weights: [u32; 2]) -> Result<Rates> {
     };
     let [one, two] = Isp::ALL.map(hop);
     lab.router.ip(&format!("route replace default {one} {two}\n"))?;
-    let rates = rates(lab, "the kernel's multipath", MEASURED_S)?;
+    let rates = rates(lab, "the kernel's multipath", MEASURED_S / 2)?;
     lab.router.run("ip route del default")?;
     Ok(rates)
 }
 
 fn rates(lab: &Lab, what: &str, seconds: u32) -> Result<Rates> {
-    let downloads = Downloads::start(lab, CLIENTS, LARGE)?;
+    let downloads = Downloads::start(lab, CLIENTS, SMALL)?;
     pause(2.0);
     let rates = downloads.measure(seconds * SECOND);
     println!("    {what}: {:.1} Mbit/s, {rates:.1?}", rates.sum());
