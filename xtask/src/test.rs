@@ -54,6 +54,7 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("iptables", "iptables"),
         ("tmux", "tmux"),
         ("groff", "groff-base"),
+        ("ping", "iputils-ping"),
         ("bash", "bash"),
     ])?;
     shell::need_without_service("unbound", "unbound", "unbound.service")?;

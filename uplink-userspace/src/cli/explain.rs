@@ -67,7 +67,7 @@ pub(super) async fn explain(options: &Options, asked: &Asked) -> Result<()> {
     question.flow().map_err(usage)?;
     let parameters = serde_json::to_value(&question)?;
     let answer = match api::call(&options.runtime_dir, api::EXPLAIN, parameters).await {
-        Err(e) if is_absent(&e) => by_ourselves(options, &question)?,
+        Err(e) if api::is_gone(&e) => by_ourselves(options, &question)?,
         answer => answer?,
     };
     if asked.json {
@@ -86,18 +86,6 @@ fn by_ourselves(options: &Options, question: &Question) -> Result<Value> {
         Kernel::open(&options.bpffs).context("no daemon runs, so the maps that it left are asked")?;
     let answer = explain::explain(&flow, &scene, &kernel, None)?;
     Ok(serde_json::to_value(answer)?)
-}
-
-/// Whether nobody listens.
-fn is_absent(error: &anyhow::Error) -> bool {
-    let kind = error
-        .chain()
-        .find_map(|e| e.downcast_ref::<io::Error>())
-        .map(io::Error::kind);
-    matches!(
-        kind,
-        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
-    )
 }
 
 fn usage(text: String) -> anyhow::Error {

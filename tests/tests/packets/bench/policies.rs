@@ -191,10 +191,10 @@ impl Bench {
         self.hands.sticky.iter().filter_map(Result::ok).collect()
     }
 
-    /// Makes a client's last new flow as old as this.
+    /// Makes a client's last new flow as old as this; older than the host's uptime, too, as the clock wraps.
     pub fn age_sticky(&mut self, seconds: u32) {
         for (key, mut pin) in self.sticky() {
-            pin.last_used_s -= seconds;
+            pin.last_used_s = pin.last_used_s.wrapping_sub(seconds);
             self.hands.sticky.insert(key, pin, 0).expect("map `sticky`");
         }
     }
