@@ -4,19 +4,18 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
-use socket2::{Domain, SockAddr, Socket, Type};
 use uplink_lab::daemon::{log_tail, run, said};
 use uplink_lab::traffic::{Ongoing, udp_flows};
 use uplink_lab::{Daemon, Family, Isp, Lab, Shape};
 
+use crate::crowd::{Crowd, Kind};
 use crate::support::{daemon, lab, pause};
 
-const SOCKET: &str = "/run/uplink/uplink.sock";
+pub const SOCKET: &str = "/run/uplink/uplink.sock";
 const SECOND: Duration = Duration::from_secs(1);
 const STRANGER: u32 = 65534;
 
@@ -94,19 +93,26 @@ fn become_stranger(groups: &[u32]) -> std::io::Result<()> {
     }
 }
 
-/// A thousand clients that are silent, slow or without end.
+/// A thousand clients of root's that are silent, slow or without end.
 pub fn crowd() -> Result<()> {
-    static OVER: AtomicBool = AtomicBool::new(false);
     let (lab, _echo) = lab(Shape::OneNic)?;
     let daemon = daemon(&lab, "")?;
-    let crowd = std::thread::spawn(|| besiege(&OVER));
-    pause(1.0);
+    let crowd = Crowd::gather(&[Kind::Silent, Kind::Slow, Kind::Huge], || Ok(()))?;
     let result = steers_and_answers(&lab, &daemon);
-    OVER.store(true, Ordering::Relaxed);
-    let (connected, bytes) = crowd.join().map_err(|_| anyhow!("a panic"))??;
-    println!("    {connected} connections, {} MiB sent", bytes >> 20);
+    println!("    {}", crowd.leave(1000)?);
     result?;
-    ensure!(connected >= 1000, "only {connected} connections");
+    daemon.stop()
+}
+
+/// A thousand clients of a user who may ask: they do so without end, and half of them never take an answer.
+pub fn members() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let daemon = daemon(&lab, "")?;
+    let owners = std::os::unix::fs::MetadataExt::gid(&Path::new(SOCKET).metadata()?);
+    let crowd = Crowd::gather(&[Kind::Deaf, Kind::Curious], move || become_stranger(&[owners]))?;
+    let result = steers_and_answers(&lab, &daemon);
+    println!("    {}", crowd.leave(1000)?);
+    result?;
     daemon.stop()
 }
 
@@ -140,59 +146,6 @@ fn fails_over(lab: &Lab, daemon: &Daemon<'_>) -> Result<()> {
     println!("    failover in {back:?}");
     ensure!(back < 3 * SECOND, "failover takes {back:?}");
     Ok(())
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Silent,
-    Slow,
-    Huge,
-}
-
-/// Keeps a thousand of them at the socket; how often they got in, and how much they sent.
-fn besiege(over: &AtomicBool) -> Result<(u64, u64)> {
-    const MOST: u64 = 1 << 30;
-    let kinds = [Kind::Silent, Kind::Slow, Kind::Huge];
-    let mut clients: Vec<(Kind, Option<Socket>)> =
-        kinds.into_iter().cycle().take(1000).map(|k| (k, None)).collect();
-    let (mut connected, mut sent) = (0, 0);
-    let chunk = vec![b'x'; 64 << 10];
-    while !over.load(Ordering::Relaxed) {
-        for (kind, place) in &mut clients {
-            let Some(socket) = place else {
-                *place = connect()?;
-                connected += u64::from(place.is_some());
-                continue;
-            };
-            let written = match kind {
-                Kind::Silent => socket.recv(&mut [std::mem::MaybeUninit::uninit(); 64]),
-                Kind::Slow => socket.send(b"{"),
-                Kind::Huge if sent < MOST => socket.send(&chunk),
-                Kind::Huge => Ok(0),
-            };
-            match (kind, written) {
-                // Refused: a new one comes.
-                (Kind::Silent, Ok(0)) => *place = None,
-                (Kind::Silent, Ok(_)) => {}
-                (_, Ok(n)) => sent += n as u64,
-                (_, Err(e)) if e.kind() == ErrorKind::WouldBlock => {}
-                (_, Err(_)) => *place = None,
-            }
-        }
-        pause(0.02);
-    }
-    Ok((connected, sent))
-}
-
-/// `None` while the backlog is full.
-fn connect() -> Result<Option<Socket>> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&SockAddr::unix(SOCKET)?) {
-        Ok(()) => Ok(Some(socket)),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(e) => Err(e).context("connect"),
-    }
 }
 
 /// Nothing can be written any more: what needs it is refused, the rest goes on.

@@ -7,6 +7,7 @@ mod auto;
 mod balance;
 mod calm;
 mod coexist;
+mod crowd;
 mod dead_flows;
 mod detect;
 mod events;
@@ -245,6 +246,7 @@ const SCENARIOS: &[Scenario] = &[
     ("hooks_in_nobodys_way", hooks::in_nobodys_way),
     ("abuse_strangers", abuse::strangers),
     ("abuse_crowd", abuse::crowd),
+    ("abuse_members", abuse::members),
     ("abuse_full_disk", abuse::full_disk),
     ("metrics_scraped", metrics::scraped),
     ("metrics_rules", metrics::rules),

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 /// Requests that a user may make at once, and then on average each second.
 const BURST: u32 = 64;
 const PER_SECOND: u32 = 200;
+/// Clients at one time. When there are as many, the one that has been idle for longest leaves.
+pub(super) const MAX_CLIENTS: u32 = 64;
 
 /// One client.
 #[derive(Debug)]
@@ -24,8 +26,8 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub fn len(&self) -> usize {
-        self.all.len()
+    pub fn is_full(&self) -> bool {
+        self.all.len() >= MAX_CLIENTS as usize
     }
 
     /// A new client, idle from now on.
@@ -81,7 +83,9 @@ struct Pace {
 impl Pace {
     fn next(&mut self, now: Instant) -> Duration {
         let cost = Duration::from_secs(1) / PER_SECOND;
-        self.free_at = self.free_at.max(now) + cost;
+        // Nobody owes more than all places can wait for: those that left before their turn do not count for ever.
+        let most = now + cost * (BURST + MAX_CLIENTS);
+        self.free_at = (self.free_at.max(now) + cost).min(most);
         self.free_at.duration_since(now).saturating_sub(cost * BURST)
     }
 }
@@ -106,7 +110,7 @@ mod tests {
         clients.idle(b, later);
         assert_eq!(clients.to_leave(), Some(c));
         [b, c].into_iter().for_each(|id| clients.leave(id));
-        assert_eq!((clients.to_leave(), clients.len()), (None, 1));
+        assert_eq!((clients.to_leave(), clients.all.len()), (None, 1));
     }
 
     #[test]
@@ -129,6 +133,8 @@ mod tests {
         let cost = Duration::from_millis(5);
         assert_eq!(waits[BURST as usize - 1], Duration::ZERO);
         assert_eq!(waits[BURST as usize..], [cost, cost * 2, cost * 3]);
+        let last = (0..10_000).map(|_| clients.pace(0, now)).last();
+        assert_eq!(last, Some(cost * MAX_CLIENTS), "a crowd that left is soon forgotten");
         assert_eq!(clients.pace(1000, now), Duration::ZERO);
         assert_eq!(clients.pace(0, now + Duration::from_secs(2)), Duration::ZERO);
         assert_eq!(clients.paces.len(), 1);

@@ -23,8 +23,6 @@ use super::{Error, INVALID_PARAMETER, PATIENCE, PERMISSION_DENIED, Reply, Reques
 
 /// Longest request, in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
-/// Clients at one time. When there are as many, the one that has been idle for longest leaves.
-const MAX_CLIENTS: usize = 64;
 /// Parts of an answer that may wait for a slow client.
 const MAX_PARTS: usize = 2;
 /// Before we look again for a descriptor or a place.
@@ -93,7 +91,7 @@ pub async fn serve(listener: UnixListener, allowed: Allowed, requests: mpsc::Sen
 
 /// Until there is a place, whoever is idle for longest leaves.
 async fn make_room(clients: &RefCell<Clients>, tasks: &mut HashMap<u64, AbortHandle>) {
-    while clients.borrow().len() >= MAX_CLIENTS {
+    while clients.borrow().is_full() {
         let id = clients.borrow().to_leave();
         match id.and_then(|id| tasks.remove(&id)) {
             Some(task) => task.abort(),
@@ -132,10 +130,15 @@ impl Place {
         result
     }
 
-    /// Waits until its user may ask again.
+    /// Waits until its user may ask again; meanwhile it is as good as idle, or a user with many clients would keep
+    /// others waiting at the door.
     async fn pace(&self) {
         let wait = self.clients.borrow_mut().pace(self.uid, Instant::now());
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            self.clients.borrow_mut().idle(self.id, Instant::now());
+            tokio::time::sleep(wait).await;
+            self.clients.borrow_mut().busy(self.id);
+        }
     }
 
     async fn send(&self, write: &mut OwnedWriteHalf, message: &Value) -> Result<()> {
