@@ -8,6 +8,8 @@ const BURST: u32 = 64;
 const PER_SECOND: u32 = 200;
 /// Clients at one time. When there are as many, the one that has been idle for longest leaves.
 pub(super) const MAX_CLIENTS: u32 = 64;
+/// Clients of a user that take their answer in parts, at one time.
+pub(super) const MAX_LISTENERS: usize = 8;
 
 /// One client.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ struct Client {
     uid: u32,
     /// Since when we wait for it to ask, or to take its answer; `None` while it waits for us.
     idle: Option<Instant>,
+    /// Whether its answer comes in parts, maybe for ever.
+    listens: bool,
 }
 
 /// All clients at one time, by number.
@@ -34,7 +38,12 @@ impl Clients {
     pub fn enter(&mut self, uid: u32, now: Instant) -> u64 {
         self.last += 1;
         let idle = Some(now);
-        self.all.insert(self.last, Client { uid, idle });
+        let client = Client {
+            uid,
+            idle,
+            listens: false,
+        };
+        self.all.insert(self.last, client);
         self.last
     }
 
@@ -54,6 +63,20 @@ impl Clients {
         if let Some(client) = self.all.get_mut(&id) {
             client.idle = None;
         }
+    }
+
+    /// It takes answers in parts from now on, or no longer; whether it may.
+    pub fn listen(&mut self, id: u64, listens: bool) -> bool {
+        let Some(uid) = self.all.get(&id).map(|client| client.uid) else {
+            return false;
+        };
+        let others = self.all.iter().filter(|(other, _)| **other != id);
+        let of_user = others.filter(|(_, c)| c.uid == uid && c.listens).count();
+        let may = !listens || of_user < MAX_LISTENERS;
+        if let Some(client) = self.all.get_mut(&id) {
+            client.listens = listens && may;
+        }
+        may
     }
 
     /// Who leaves when there is no room: of the user with the most clients, the one that has been
@@ -126,6 +149,22 @@ mod tests {
     }
 
     #[test]
+    fn a_user_listens_in_few_places() {
+        let now = Instant::now();
+        let mut clients = Clients::default();
+        let greedy: Vec<_> = (0..=MAX_LISTENERS).map(|_| clients.enter(1000, now)).collect();
+        let may: Vec<bool> = greedy.iter().map(|id| clients.listen(*id, true)).collect();
+        assert_eq!(may.iter().filter(|may| **may).count(), MAX_LISTENERS);
+        assert!(!may[MAX_LISTENERS]);
+        let root = clients.enter(0, now);
+        assert!(clients.listen(root, true));
+        clients.leave(greedy[0]);
+        assert!(clients.listen(greedy[MAX_LISTENERS], true));
+        assert!(clients.listen(greedy[1], false));
+        assert!(clients.listen(greedy[1], true), "its own place is free");
+    }
+
+    #[test]
     fn a_burst_is_free_and_then_each_waits_its_turn() {
         let now = Instant::now();
         let mut clients = Clients::default();
@@ -134,7 +173,11 @@ mod tests {
         assert_eq!(waits[BURST as usize - 1], Duration::ZERO);
         assert_eq!(waits[BURST as usize..], [cost, cost * 2, cost * 3]);
         let last = (0..10_000).map(|_| clients.pace(0, now)).last();
-        assert_eq!(last, Some(cost * MAX_CLIENTS), "a crowd that left is soon forgotten");
+        assert_eq!(
+            last,
+            Some(cost * MAX_CLIENTS),
+            "a crowd that left is soon forgotten"
+        );
         assert_eq!(clients.pace(1000, now), Duration::ZERO);
         assert_eq!(clients.pace(0, now + Duration::from_secs(2)), Duration::ZERO);
         assert_eq!(clients.paces.len(), 1);

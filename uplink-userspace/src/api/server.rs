@@ -17,9 +17,9 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::error::Elapsed;
 
-use super::clients::Clients;
+use super::clients::{Clients, MAX_LISTENERS};
 use super::peer::{Allowed, Peer};
-use super::{Error, INVALID_PARAMETER, PATIENCE, PERMISSION_DENIED, Reply, Request, STOPPING};
+use super::{Error, INVALID_PARAMETER, PATIENCE, PERMISSION_DENIED, REFUSED, Reply, Request, STOPPING};
 
 /// Longest request, in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -141,6 +141,11 @@ impl Place {
         }
     }
 
+    /// Its next answer comes in parts, or does not; whether it may.
+    fn listen(&self, listens: bool) -> bool {
+        self.clients.borrow_mut().listen(self.id, listens)
+    }
+
     async fn send(&self, write: &mut OwnedWriteHalf, message: &Value) -> Result<()> {
         let mut bytes = serde_json::to_vec(message)?;
         bytes.push(0);
@@ -177,8 +182,17 @@ async fn client(stream: UnixStream, place: &Place, requests: mpsc::Sender<Reques
             bail!("user {} may not ask", place.uid);
         }
         place.pace().await;
-        match serde_json::from_slice(&line) {
-            Ok(call) => answer(call, place, &requests, &mut read, &mut write).await?,
+        match serde_json::from_slice::<Call>(&line) {
+            Ok(call) if !place.listen(call.more) => {
+                let message = format!("user {} listens in {MAX_LISTENERS} places already", place.uid);
+                place
+                    .send(&mut write, &failure(Error::new(REFUSED, message)))
+                    .await?;
+            }
+            Ok(call) => {
+                answer(call, place, &requests, &mut read, &mut write).await?;
+                place.listen(false);
+            }
             Err(e) => {
                 let message = format!("no JSON object with a `method`: {e}");
                 place

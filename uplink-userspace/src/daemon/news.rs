@@ -15,7 +15,7 @@ use crate::hooks;
 use crate::status::{self, State};
 
 /// Followers at one time; each holds a place at the control socket for as long as it likes.
-const FOLLOWERS: usize = 16;
+const FOLLOWERS: usize = 32;
 static FOLLOWING: Semaphore = Semaphore::const_new(FOLLOWERS);
 
 /// What was told last.
