@@ -19,12 +19,12 @@ BEFORE = {}
 CAPABILITIES = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39
 
 
-def write_config(weight=3):
+def write_config(weight=3, more=""):
     uplinks = "".join(
         f'[[uplink]]\nname = "{name}"\ninterface = "eth0"\ngateway = "{net}.1"\nweight = {weight if name == "isp1" else 1}\n'
         for name, (net, _) in street.ISPS.items()
     )
-    CONFIG.write_text(uplinks + f'[probe]\ntargets = {street.TARGETS}\ninterval = "100ms"\n'.replace("'", '"'))
+    CONFIG.write_text(uplinks + f'[probe]\ntargets = {street.TARGETS}\ninterval = "100ms"\n'.replace("'", '"') + more)
 
 
 def all_up(seconds=20):
@@ -119,7 +119,7 @@ def the_group_may_ask_and_others_may_not():
     run("useradd --system --groups uplink operator-in && useradd --system operator-out")
     run("setpriv --reuid operator-in --regid operator-in --init-groups uplink status")
     code, said = attempt("setpriv --reuid operator-out --regid operator-out --init-groups uplink status")
-    expect(code == 1 and "ermission" in said, f"an outsider got {code}: {said}")
+    expect(code == 1 and "member of the group" in said, f"an outsider got {code}: {said}")
     run("userdel operator-in && userdel operator-out")
 
 
@@ -158,6 +158,39 @@ def killed(how, seconds):
         all_up()
     undisturbed(streams)
     expect(streams.lost() == 0, f"{streams.lost()} packets lost: {streams.flows}")
+
+
+def program(path, text):
+    Path(path).write_text("#!/bin/sh\n" + text)
+    os.chmod(path, 0o755)
+    return path
+
+
+def hooks_and_exec_probes_run_in_the_sandbox():
+    hook = program(
+        "/usr/local/sbin/told",
+        'logger -t told "$UPLINK_NAME $UPLINK_STATE"\n'
+        "id -u >/var/lib/uplink/told && touch /tmp/told && ! touch /etc/told 2>/dev/null && logger -t told sandboxed\n",
+    )
+    probe = program("/usr/local/sbin/alive", "test ! -e /var/lib/uplink/$UPLINK_NAME.broken\n")
+    kept = CONFIG.read_text()
+    write_config(more=f'type = "exec"\ncommand = ["{probe}"]\ntimeout = "5s"\n[hooks]\non_change = "{hook}"\n')
+    CONFIG.write_text(CONFIG.read_text().replace(f"targets = {street.TARGETS}".replace("'", '"'), ""))
+    run("uplink reload")
+    all_up(60)
+    Path("/var/lib/uplink/isp2.broken").touch()
+    wait("the probe's verdict counts", lambda: states().get("isp2") == "down", 60)
+    wait("the hook is heard", lambda: "isp2 down" in run("journalctl -t told -o cat"))
+    wait("it has what the unit allows", lambda: "sandboxed" in run("journalctl -t told -o cat"))
+    expect(Path("/var/lib/uplink/told").read_text() == "0\n", "the hook is not root")
+    expect(not Path("/tmp/told").exists(), "/tmp is not the service's own")
+    os.remove("/var/lib/uplink/isp2.broken")
+    all_up(60)
+    CONFIG.write_text(kept)
+    run("uplink reload")
+    for made in [hook, probe]:
+        os.remove(made)
+    all_up(60)
 
 
 def kill_9_disturbs_no_flow():
@@ -226,6 +259,39 @@ def removal_cleans_up_behind_a_killed_daemon():
     footprint.compare(BEFORE, footprint.take())
 
 
+def blocks(text, kind):
+    """The parts of a Markdown text that are set in this language."""
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+
+
+def a_new_user_needs_the_readme_alone():
+    began = time.monotonic()
+    readme = Path("/mnt/README.md").read_text()
+    steps = next(block for block in blocks(readme, "sh") if "apt install ./" in block)
+    for step in steps.splitlines():
+        step = step.split("#")[0].replace("sudo ", "").strip()
+        match step.split():
+            case ["cargo", *_]:
+                continue
+            case ["apt", *_]:
+                step = f"apt-get install -qy {NEW}"
+            case ["sudoedit", path]:
+                Path(path).write_text(blocks(readme, "toml")[0])
+                continue
+            case ["adduser", *_]:
+                run("useradd --system newcomer")
+                step = "adduser newcomer uplink" if attempt("command -v adduser")[0] == 0 else "usermod -aG uplink newcomer"
+        run(step, 60)
+    wait("both uplinks are up", lambda: states() == {"isp1": "up", "isp2": "up"}, 60)
+    wait("they share", lambda: abs(share("isp1") - 0.5) < 0.02, 60)
+    took = time.monotonic() - began
+    found = flows.shares(400)
+    expect(found["none"] == 0 and 160 <= found["isp1"] <= 240, f"half of 400 were to leave by each: {dict(found)}")
+    run("setpriv --reuid newcomer --regid newcomer --init-groups uplink status")
+    print(f"    installed and balancing after {took:.0f} s")
+    expect(took < 300, f"installed and balancing after {took:.0f} s")
+
+
 ALL = [
     bpffs_is_empty_after_boot,
     install_starts_nothing,
@@ -239,6 +305,7 @@ ALL = [
     the_group_may_ask_and_others_may_not,
     a_dead_provider_loses_new_flows,
     reload_moves_no_flow,
+    hooks_and_exec_probes_run_in_the_sandbox,
     kill_9_disturbs_no_flow,
     the_watchdog_ends_a_daemon_that_hangs,
     restart_disturbs_no_flow,
@@ -248,4 +315,5 @@ ALL = [
     removal_leaves_the_configuration_only,
     purge_leaves_nothing,
     removal_cleans_up_behind_a_killed_daemon,
+    a_new_user_needs_the_readme_alone,
 ]

@@ -8,12 +8,14 @@ import contextlib
 
 from shell import run
 
-ISPS = {"isp1": ("192.168.1", "192.168.1.100"), "isp2": ("10.0.0", "10.0.0.2")}
+ISPS = {"isp1": ("192.168.1", "192.168.1.100"), "isp2": ("10.0.0", "10.0.0.100")}
 BY_SOURCE = {source: name for name, (_, source) in ISPS.items()}
 CLIENT = "192.168.50.2"
 ROUTER = "192.168.50.1"
 SERVER = "203.0.113.1"
 TARGETS = ["203.0.113.2", "203.0.113.3"]
+# What is probed where the configuration names nothing; this Internet has them, too.
+DEFAULT_TARGETS = ["1.1.1.1", "9.9.9.9"]
 
 
 def build():
@@ -27,7 +29,7 @@ def build():
     _plug_in("client")
     run(f"ip -n client addr add {CLIENT}/24 dev eth0")
     run(f"ip -n client route add default via {ROUTER}")
-    for address in [SERVER, *TARGETS]:
+    for address in [SERVER, *TARGETS, *DEFAULT_TARGETS]:
         run(f"ip -n internet addr add {address}/32 dev lo")
     for number, (name, (net, _)) in enumerate(ISPS.items(), 1):
         _isp(name, net, f"172.16.{number}")

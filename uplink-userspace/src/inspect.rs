@@ -37,7 +37,7 @@ pub use report::{Line, Report, Section, Sign};
 /// With every problem found.
 pub async fn check(options: &Options, plan: bool) -> Result<()> {
     let config = config::load(&options.config)?;
-    let host = links::snapshot(config.kernel.protocol).await?;
+    let host = links::snapshot(tagged(options, &config)).await?;
     let pinned = present::pins(&options.bpffs);
     let ids = ids(pinned.as_ref().ok());
     let found = resolve::resolve(&config, &host, &ids)?;
@@ -76,6 +76,12 @@ pub async fn check(options: &Options, plan: bool) -> Result<()> {
     print(&report.text(colour))
 }
 
+/// How routes and rules of ours are tagged now: where the file has another tag, as what runs has tagged them.
+fn tagged(options: &Options, config: &Config) -> u8 {
+    let left = State::read(&options.runtime_dir).ok().flatten();
+    left.map_or(config.kernel.protocol, |state| state.protocol)
+}
+
 /// A pager that was left is no failure.
 fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
@@ -100,13 +106,8 @@ async fn asked(options: &Options) -> Result<Asked> {
             ))));
         }
         Err(e) => {
-            let kind = e
-                .chain()
-                .find_map(|e| e.downcast_ref::<io::Error>())
-                .map(io::Error::kind);
-            let absent = matches!(kind, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused));
             let note = format!("the daemon was not asked: {e:#}");
-            return Ok(Asked::Silent((!absent).then_some(note)));
+            return Ok(Asked::Silent((!api::is_gone(&e)).then_some(note)));
         }
     };
     let report: Report = serde_json::from_value(answer).context("the daemon is of another version")?;

@@ -54,7 +54,7 @@ pub fn vm(workspace: &Workspace, args: &Args) -> Result<()> {
     tally.report()
 }
 
-/// A disk with both packages and the scenarios.
+/// A disk with both packages, the scenarios and the README.
 fn payload(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.target.join("vm/payload");
     if folder.exists() {
@@ -66,6 +66,8 @@ fn payload(workspace: &Workspace) -> Result<PathBuf> {
         .map(|file| Ok(file?.path()))
         .collect::<Result<_>>()?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "py"));
+    // Which a new user follows.
+    files.push(workspace.root.join("README.md"));
     for revision in REVISIONS {
         files.push(package::make(workspace, revision)?);
     }

@@ -233,6 +233,7 @@ const SCENARIOS: &[Scenario] = &[
     ("plan_start", plan::start),
     ("plan_edit", plan::edit),
     ("plan_refused", plan::refused),
+    ("plan_retagged", plan::retagged),
     ("plan_tampered", plan::tampered),
     ("policy_kill9", policies::reload::kill9),
     ("policy_shown", policies::reload::shown),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use uplink_lab::daemon::{run, said, write_config};
-use uplink_lab::{Config, Isp, Lab, Shape, Snapshot};
+use uplink_lab::traffic::udp_flows;
+use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape, Snapshot};
 
 use crate::support::{daemon, lab, pause};
 
@@ -149,6 +150,34 @@ pub fn refused() -> Result<()> {
         ensure!(gone.iter().any(|l| l.contains(what)), "no {what} among {gone:#?}");
     }
     ensure!(!gone.iter().any(|l| l.contains("20001")), "{gone:#?}");
+    daemon.stop()
+}
+
+/// Another tag for our routes and rules: the plan knows the old ones, and so does the next start.
+pub fn retagged() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let daemon = daemon(&lab, "")?;
+    write_config(&(Config::default().text(&lab) + "[kernel]\nprotocol = 118\n"))?;
+    let text = plan(&lab)?;
+    ensure!(
+        text.contains("note: a reload would be refused: [kernel] has changed"),
+        "{text}"
+    );
+    daemon.end(Signal::SIGUSR1, Duration::from_secs(5))?;
+    let daemon = Daemon::restart(&lab)?;
+    daemon.await_up()?;
+    for family in ["-4", "-6"] {
+        for list in ["rule list", "route show table all"] {
+            let all = lab.router.run(&format!("ip -N -d {family} {list}"))?;
+            let tagged = |tag| all.lines().any(|line| line.contains(tag));
+            ensure!(
+                !tagged("proto 117") && tagged("proto 118"),
+                "{family} {list}: {all}"
+            );
+        }
+    }
+    let tally = udp_flows(&lab, 300, Family::V4)?;
+    ensure!(tally.clean() == 300, "new flows: {tally:?}");
     daemon.stop()
 }
 

@@ -27,7 +27,7 @@ impl Daemon {
 
     /// What this configuration would be on this host as it is now. Nothing is touched.
     async fn judge(&self, config: &Config) -> Result<(Engine, Host, Followed)> {
-        let host = links::snapshot(config.kernel.protocol).await?;
+        let host = links::snapshot(self.config.kernel.protocol).await?;
         let ids: BTreeMap<String, u8> = self
             .engine
             .uplinks()

@@ -40,7 +40,9 @@ use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, probe, 
 pub async fn start(options: &Options, config: Config) -> Result<(Daemon, mpsc::Receiver<Told>)> {
     capabilities()?;
     let hook = loader::hook(config.kernel.attach)?;
-    let host = links::snapshot(config.kernel.protocol).await?;
+    let left = State::read(&options.runtime_dir)?.map(|state| state.protocol);
+    let tagged = left.unwrap_or(config.kernel.protocol);
+    let mut host = links::snapshot(tagged).await?;
     // The configuration is judged before anything is touched.
     resolve::resolve(&config, &host, &BTreeMap::new())?;
     let new_dir = !options.runtime_dir.exists();
@@ -54,7 +56,13 @@ pub async fn start(options: &Options, config: Config) -> Result<(Daemon, mpsc::R
             return Err(e);
         }
     };
-    let adopting = State::read(&options.runtime_dir)?.is_some();
+    if tagged != config.kernel.protocol {
+        // Nobody would know whose the old routes and rules are.
+        tracing::info!("[kernel] protocol was {tagged}: what an earlier daemon left is removed first");
+        stop::put_back(options, None).await?;
+        host = links::snapshot(config.kernel.protocol).await?;
+    }
+    let adopting = left == Some(config.kernel.protocol);
     match bring_up(options, config, host, hook).await {
         Ok((parts, told)) => {
             return_memory();
