@@ -142,11 +142,11 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or write one for each command
+    /// Print the manual page, or write one for each command and one for the configuration
     #[command(after_help = "Example: uplink man | man -l -\n\
                             Example: uplink man --dir /usr/local/share/man/man1")]
     Man {
-        /// Write uplink.1, uplink-status.1 and so on to this directory
+        /// Write uplink.1, uplink-status.1 and so on, and uplink.toml.5, to this directory
         #[arg(long, value_name = "DIR")]
         dir: Option<std::path::PathBuf>,
     },

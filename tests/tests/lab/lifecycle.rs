@@ -1,10 +1,11 @@
 //! Start, stop, crash, take-over.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use uplink_lab::daemon::{run, said, write_config};
+use uplink_lab::daemon::{binary, run, said, write_config};
 use uplink_lab::traffic::{Ongoing, Report, udp_flows};
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape, Snapshot};
 
@@ -166,6 +167,38 @@ pub fn bad_config_exit_2() -> Result<()> {
         said(&plan)
     );
     unchanged(&before, &lab)
+}
+
+/// `uplink check` tells the mistakes of users as the snapshots have them, which are read by people.
+pub fn mistakes() -> Result<()> {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../uplink-userspace/src/config/tests/mistakes"
+    );
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        let snapshot = std::fs::read_to_string(path.with_extension("snap"))?;
+        let expected = snapshot.splitn(3, "---\n").last().unwrap_or("").trim();
+        let mut check = Command::new(binary()?);
+        check.current_dir(folder).arg("--config");
+        let output = check
+            .arg(path.file_name().context("a name")?)
+            .arg("check")
+            .output()?;
+        let name = path.display();
+        ensure!(output.status.code() == Some(2), "{name}: {}", output.status);
+        let told = String::from_utf8(output.stderr)?;
+        ensure!(told.trim() == expected, "{name}: told:\n{told}\nnot:\n{expected}");
+        ensure!(output.stdout.is_empty(), "{name}: a result in spite of mistakes");
+        count += 1;
+    }
+    println!("    {count} files");
+    ensure!(count > 50, "{count} files");
+    Ok(())
 }
 
 pub fn idle_cost() -> Result<()> {

@@ -155,6 +155,7 @@ const SCENARIOS: &[Scenario] = &[
     ("usr1_keeps_steering", lifecycle::usr1_keeps_steering),
     ("second_daemon_refused", lifecycle::second_daemon_refused),
     ("bad_config_exit_2", lifecycle::bad_config_exit_2),
+    ("check_tells_mistakes", lifecycle::mistakes),
     ("idle_cost", lifecycle::idle_cost),
     ("tamper_rules", tamper::rules),
     ("tamper_routes", tamper::routes),

@@ -262,6 +262,10 @@ pub fn pages() -> Result<()> {
         count += 1;
     }
     println!("    {count} pages");
+    ensure!(
+        std::fs::exists(format!("{man}/uplink.toml.5"))?,
+        "no page about the file"
+    );
     ensure!(count > 10, "{count} pages");
     Ok(())
 }

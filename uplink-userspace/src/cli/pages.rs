@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::Cli;
+use crate::reference;
 
 /// `uplink completions`.
 pub(super) fn completions(shell: Shell) -> Result<()> {
@@ -24,7 +25,7 @@ pub(super) fn man(dir: Option<&Path>) -> Result<()> {
     }
 }
 
-/// A page for the program, and one for each command.
+/// A page for the program, one for each command, and one for the configuration.
 fn write(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     for (name, text) in pages()? {
@@ -39,8 +40,11 @@ fn pages() -> Result<Vec<(String, String)>> {
     let mut command = command().disable_help_subcommand(true);
     command.build();
     let all = std::iter::once(&command).chain(command.get_subcommands());
-    all.map(|c| Ok((Man::new(c.clone()).get_filename(), page(c)?)))
-        .collect()
+    let commands = all.map(|c| Ok((Man::new(c.clone()).get_filename(), page(c)?)));
+    let mut pages = commands.collect::<Result<Vec<_>>>()?;
+    let version = command.get_version().unwrap_or_default();
+    pages.push(("uplink.toml.5".into(), reference::manual(version)));
+    Ok(pages)
 }
 
 fn page(command: &clap::Command) -> Result<String> {
@@ -67,6 +71,7 @@ mod tests {
             "uplink-status.1",
             "uplink-top.1",
             "uplink-man.1",
+            "uplink.toml.5",
         ] {
             assert!(names.contains(&name), "{name} is not in {names:?}");
         }

@@ -1,6 +1,7 @@
 //! The configuration file: what it can say, its defaults, and where each value stands, so that
 //! every later complaint can point at a line and a column.
 
+mod addresses;
 mod health;
 mod names;
 mod nat;
@@ -11,6 +12,7 @@ mod probe;
 mod problem;
 mod reader;
 mod sections;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod units;

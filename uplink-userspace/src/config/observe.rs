@@ -1,11 +1,15 @@
 //! `[metrics]` and `[hooks]`: who else hears of what the daemon sees.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::At;
-use super::reader::{Reader, Refusal, time_span, wrong};
+use super::problem::shown;
+use super::reader::{Reader, Refusal, meant, time_span, wrong};
+
+/// What examples have.
+const USUAL_PORT: u16 = 9477;
 
 /// Where HTTP is served: metrics, health and the status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,21 +33,38 @@ pub(super) fn metrics(top: &mut Reader<'_, '_>) -> Option<Metrics> {
     let allowed = "an address with a port, such as \"127.0.0.1:9477\" or \"[::1]:9477\"";
     let listen = table.parsed("listen", allowed, address);
     if listen.is_none() && !table.has("listen") {
-        table.complain(
-            table.span(),
-            "[metrics] without `listen`",
-            format!("add listen = {allowed}"),
-        );
+        let help = format!("add `listen`: {allowed}");
+        table.missing(&["listen"], "[metrics] without `listen`", help);
     }
     table.finish();
     Some(Metrics { listen: listen? })
 }
 
 fn address(text: &str) -> Result<SocketAddr, Refusal> {
-    let address: SocketAddr = text.parse().map_err(|_| wrong("is not an address with a port"))?;
+    let address: SocketAddr = text.parse().map_err(|_| no_address(text))?;
     match address.port() {
         0 => Err(wrong("has port 0")),
         _ => Ok(address),
+    }
+}
+
+fn no_address(text: &str) -> Refusal {
+    const WHAT: &str = "is not an address with a port";
+    if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        let with_port = SocketAddr::new(address, USUAL_PORT);
+        return meant(
+            format!("{WHAT}: the port is missing"),
+            shown(&with_port.to_string()),
+        );
+    }
+    let port = text.strip_prefix("localhost").unwrap_or(text);
+    let port = port.strip_prefix(':').unwrap_or(port).parse::<u16>();
+    match port.ok().filter(|port| *port > 0) {
+        Some(port) => meant(
+            format!("{WHAT}: the address is missing"),
+            shown(&format!("127.0.0.1:{port}")),
+        ),
+        None => wrong(WHAT),
     }
 }
 
@@ -53,11 +74,8 @@ pub(super) fn hooks(top: &mut Reader<'_, '_>) -> Option<Hooks> {
     let allowed = "the absolute path of a program, such as \"/etc/uplink/hook\"";
     let on_change = table.parsed("on_change", allowed, program);
     if on_change.is_none() && !table.has("on_change") {
-        table.complain(
-            table.span(),
-            "[hooks] without `on_change`",
-            format!("add on_change = {allowed}"),
-        );
+        let help = format!("add `on_change`: {allowed}");
+        table.missing(&["on_change"], "[hooks] without `on_change`", help);
     }
     let range = Duration::from_millis(100)..=Duration::from_secs(300);
     let timeout = table.parsed("timeout", "100ms to 5min, such as \"10s\"", |text| {

@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::problem::{Problem, Problems};
 use super::reader::Reader;
 use super::{Config, File};
-use super::{health, nat, observe, policy, probe, sections, uplinks};
+use super::{health, nat, observe, policy, probe, sections, syntax, uplinks};
 
 /// Far beyond any real file, and small enough to read at a whim.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -83,9 +83,11 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
     let (table, errors) = DeTable::parse_recoverable(&file.text);
     // What the parser made of a broken file would only give misleading complaints.
     let broken = !errors.is_empty();
-    for error in errors.iter().take(SYNTAX_ERRORS_SHOWN) {
-        problems.push(syntax(error));
-    }
+    problems.extend(
+        syntax::problems(&file.text, &errors)
+            .into_iter()
+            .take(SYNTAX_ERRORS_SHOWN),
+    );
     let mut ignored = Vec::new();
     let sink = if broken { &mut ignored } else { problems };
     let mut top = Reader::new("", table.get_ref(), 0..0, sink);
@@ -115,10 +117,4 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
     };
     top.finish();
     config
-}
-
-fn syntax(error: &toml::de::Error) -> Problem {
-    let span = error.span().unwrap_or(0..0);
-    let help = "the file is TOML: [table], key = value, strings in \"quotes\"";
-    Problem::new(span, error.message(), help)
 }

@@ -142,13 +142,22 @@ pub(crate) fn suggest<'w>(text: &str, words: impl Iterator<Item = &'w str>, allo
     }
 }
 
-/// The word most like `text`, if any is like it at all.
-fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+/// What is allowed, with a hint before it.
+pub(super) fn with_hint(hint: &str, allowed: &str) -> String {
+    match allowed.starts_with("allowed: ") {
+        true => format!("{hint} {allowed}"),
+        false => format!("{hint} allowed: {allowed}"),
+    }
+}
+
+/// The word most like `text`, if any is like it at all; small and capital letters count the same.
+pub(super) fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     // Comparing costs the product of the lengths; no key is longer than this.
     if text.len() > 40 {
         return None;
     }
-    let scored = words.map(|word| (strsim::jaro_winkler(text, word), word));
+    let text = text.to_lowercase();
+    let scored = words.map(|word| (strsim::jaro_winkler(&text, &word.to_lowercase()), word));
     let close = scored.filter(|(score, _)| *score > 0.8);
     close.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, word)| word)
 }

@@ -1,38 +1,21 @@
 //! One table of the file. Fields are taken by name; what nobody took is unknown. So the list of
 //! allowed keys in a complaint is, by construction, the list of keys that are read.
 
+mod hints;
+mod refusal;
 mod several;
+mod unknown;
 
-use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
 use super::At;
-use super::problem::{Problem, shown, suggest};
-
-/// Why a value is refused.
-pub(super) enum Refusal {
-    /// It is wrong; the text completes "`key "value"` ...".
-    Wrong(String),
-    /// It is right, but for a later version.
-    NotYet,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wrong(why) => f.write_str(why),
-            Self::NotYet => f.write_str("is not supported by this version yet"),
-        }
-    }
-}
-
-/// `Wrong`, for use in `ok_or_else` and the like.
-pub(super) fn wrong(why: impl Into<String>) -> Refusal {
-    Refusal::Wrong(why.into())
-}
+use super::problem::{Problem, shown, suggest, with_hint};
+use hints::{in_brackets, quoted, scalar, truth};
+pub(super) use refusal::{Refusal, hinted, meant, wrong};
+use unknown::Missing;
 
 /// A table being read.
 pub(super) struct Reader<'t, 'p> {
@@ -42,6 +25,7 @@ pub(super) struct Reader<'t, 'p> {
     table: &'t DeTable<'t>,
     known: Vec<&'static str>,
     refused: Vec<&'static str>,
+    missing: Vec<Missing>,
     /// Where complaints go.
     pub problems: &'p mut Vec<Problem>,
 }
@@ -60,6 +44,7 @@ impl<'t, 'p> Reader<'t, 'p> {
             table,
             known: Vec::new(),
             refused: Vec::new(),
+            missing: Vec::new(),
             problems,
         }
     }
@@ -99,7 +84,8 @@ impl<'t, 'p> Reader<'t, 'p> {
     ) -> Option<At<T>> {
         let (value, span) = self.take(key)?;
         let Some(text) = value.as_str() else {
-            return self.wrong_type(key, value, span, allowed);
+            let hint = scalar(value).and_then(|text| quoted(&text, parse));
+            return self.mistyped(key, value, span, allowed, hint);
         };
         self.accept(key, text, span, allowed, parse)
     }
@@ -113,7 +99,8 @@ impl<'t, 'p> Reader<'t, 'p> {
     ) -> Option<At<T>> {
         if !self.has(key) {
             let message = format!("`{key}` is missing in {}", self.title);
-            self.complain(self.span(), message, format!("add `{key}`: {allowed}"));
+            let help = format!("add `{key}`: {allowed}");
+            self.missing(&[key], message, help);
         }
         self.parsed(key, allowed, parse)
     }
@@ -163,6 +150,12 @@ impl<'t, 'p> Reader<'t, 'p> {
         names.map(str::to_owned).collect()
     }
 
+    /// Whether a table `[[key]]` has no name that [`Self::names_in`] could tell, or there is none.
+    pub fn is_nameless(&self, key: &str) -> bool {
+        let tables = self.find(key).and_then(|(value, _)| value.as_array());
+        tables.is_none_or(|list| list.len() > self.names_in(key).len())
+    }
+
     fn items<T>(
         &mut self,
         key: &'static str,
@@ -172,7 +165,8 @@ impl<'t, 'p> Reader<'t, 'p> {
     ) -> Option<At<Vec<At<T>>>> {
         let (value, span) = self.take(key)?;
         let Some(items) = value.as_array() else {
-            return self.wrong_type(key, value, span, &format!("a list of {allowed}"));
+            let hint = value.as_str().and_then(in_brackets);
+            return self.mistyped(key, value, span, &format!("a list of {allowed}"), hint);
         };
         let mut list = Vec::new();
         for item in items.iter() {
@@ -209,7 +203,10 @@ impl<'t, 'p> Reader<'t, 'p> {
     ) -> Option<At<u32>> {
         let (value, span) = self.take(key)?;
         let Some(number) = value.as_integer() else {
-            return self.wrong_type(key, value, span, allowed);
+            let read = value.as_str().and_then(|text| text.trim().parse::<u32>().ok());
+            let read = read.filter(|n| range.contains(n));
+            let hint = read.map(|n| format!("did you mean {n}, without quotes?"));
+            return self.mistyped(key, value, span, allowed, hint);
         };
         let read = u32::from_str_radix(number.as_str(), number.radix()).ok();
         let Some(value) = read.filter(|n| range.contains(n)) else {
@@ -236,7 +233,10 @@ impl<'t, 'p> Reader<'t, 'p> {
         let (value, span) = self.take(key)?;
         match value.as_bool() {
             Some(value) => Some(At { value, span }),
-            None => self.wrong_type(key, value, span, "true or false"),
+            None => {
+                let hint = truth(value).map(|truth| format!("did you mean {truth}, without quotes?"));
+                self.mistyped(key, value, span, "true or false", hint)
+            }
         }
     }
 
@@ -245,16 +245,17 @@ impl<'t, 'p> Reader<'t, 'p> {
         let (value, span) = self.take(key)?;
         match value.as_table() {
             Some(table) => Some(Reader::new(title, table, span, self.problems)),
-            None => self.wrong_type(key, value, span, &format!("a table, {title}")),
+            None => self.wrong_type(key, value, span, &hints::table(key, title)),
         }
     }
 
     /// The tables `[[key]]`, `None` if there is no such key.
     pub fn tables(&mut self, key: &'static str, title: &'static str) -> Option<Vec<At<&'t DeTable<'t>>>> {
-        let allowed = format!("one table {title} for each");
+        let allowed = format!("one table {title} for each, in double brackets");
         let (value, span) = self.take(key)?;
         let Some(items) = value.as_array() else {
-            return self.wrong_type(key, value, span, &allowed);
+            let hint = value.is_table().then(|| format!("did you mean {title}?"));
+            return self.mistyped(key, value, span, &allowed, hint);
         };
         let mut tables = Vec::new();
         for item in items.iter() {
@@ -281,25 +282,6 @@ impl<'t, 'p> Reader<'t, 'p> {
         self.refused.push(key);
     }
 
-    /// Complains about the keys that nobody took.
-    pub fn finish(self) {
-        for key in self.table.keys() {
-            let name: &str = key.get_ref();
-            let mut known = self.known.iter().chain(&self.refused);
-            if known.any(|k| *k == name) {
-                continue;
-            }
-            let place = match self.title {
-                "" => String::new(),
-                title => format!(" in {title}"),
-            };
-            let message = format!("unknown key {}{place}", shown(name));
-            let allowed = format!("allowed: {}", self.known.join(", "));
-            let help = suggest(name, self.known.iter().copied(), &allowed);
-            self.problems.push(Problem::new(key.span(), message, help));
-        }
-    }
-
     fn find(&self, key: &str) -> Option<(&'t DeValue<'t>, Range<usize>)> {
         let (_, value) = self.table.iter().find(|(k, _)| k.get_ref() == key)?;
         Some((value.get_ref(), value.span()))
@@ -323,6 +305,10 @@ impl<'t, 'p> Reader<'t, 'p> {
             Err(Refusal::Wrong(why)) => {
                 self.complain(span, format!("{key} {} {why}", shown(text)), allowed);
             }
+            Err(Refusal::Meant { why, hint }) => {
+                let help = with_hint(&hint, allowed);
+                self.complain(span, format!("{key} {} {why}", shown(text)), help);
+            }
             Err(Refusal::NotYet) => {
                 let message = not_yet(&format!("{key} = {}", shown(text)));
                 self.complain(span, message, format!("remove it; {allowed}"));
@@ -339,15 +325,37 @@ impl<'t, 'p> Reader<'t, 'p> {
         span: Range<usize>,
         allowed: &str,
     ) -> Option<T> {
-        let message = format!("{key} cannot be of type {}", value.type_str());
-        self.complain(span, message, allowed);
+        self.mistyped(key, value, span, allowed, None)
+    }
+
+    fn mistyped<T>(
+        &mut self,
+        key: &str,
+        value: &DeValue<'_>,
+        span: Range<usize>,
+        allowed: &str,
+        hint: Option<String>,
+    ) -> Option<T> {
+        let mut message = format!("{key} cannot be of type {}", value.type_str());
+        if let Some(written) = scalar(value) {
+            let quoted = value.is_str().then(|| shown(&written));
+            message += &format!(": {}", quoted.unwrap_or(written));
+        }
+        let help = hint.map_or_else(|| allowed.into(), |hint| with_hint(&hint, allowed));
+        self.complain(span, message, help);
         None
     }
 }
 
 /// A time span such as "500ms", within `range`.
 pub(super) fn time_span(text: &str, range: &RangeInclusive<Duration>) -> Result<Duration, Refusal> {
-    let read = humantime::parse_duration(text).map_err(|_| wrong("is not a time span"))?;
+    let read = humantime::parse_duration(text);
+    let digits = (1..10).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    if digits && text != "0" {
+        let hint = format!("did you mean \"{text}ms\" or \"{text}s\"?");
+        return Err(hinted("has no unit", hint));
+    }
+    let read = read.map_err(|_| wrong("is not a time span"))?;
     match range.contains(&read) {
         true => Ok(read),
         false => Err(wrong("is out of range")),

@@ -7,7 +7,7 @@ use siphasher::sip::SipHasher13;
 use uplink_common::Seed;
 use uplink_common::mark::Mask;
 
-use super::reader::{Reader, Refusal, time_span, wrong};
+use super::reader::{Reader, Refusal, meant, time_span, wrong};
 use super::uplinks::interface_name;
 use super::{At, Attach, Kernel, Local};
 
@@ -142,6 +142,15 @@ fn protocol(table: &mut Reader<'_, '_>) -> Option<u8> {
     u8::try_from(read.value).ok()
 }
 
+fn no_hexadecimal(text: &str) -> Refusal {
+    let why = "is not a hexadecimal number";
+    let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
+    match u32::from_str_radix(text, 16).ok().filter(|_| digits) {
+        Some(bits) => meant(why, format!("\"{bits:#x}\"")),
+        None => wrong(why),
+    }
+}
+
 fn fwmark_mask(table: &mut Reader<'_, '_>) -> Option<At<Mask>> {
     let key = "fwmark_mask";
     let allowed = "one run of set bits within 32, such as \"0x7f000000\"";
@@ -162,7 +171,7 @@ fn fwmark_mask(table: &mut Reader<'_, '_>) -> Option<At<Mask>> {
             .strip_prefix("0x")
             .filter(|d| d.starts_with(|c: char| c != '+'));
         let bits = digits.and_then(|d| u32::from_str_radix(d, 16).ok());
-        let bits = bits.ok_or_else(|| wrong("is not a hexadecimal number"))?;
+        let bits = bits.ok_or_else(|| no_hexadecimal(text))?;
         Mask::new(bits).ok_or_else(|| wrong("is not one run of set bits"))
     })
 }

@@ -1,6 +1,7 @@
 mod broken;
 mod documented;
 mod health;
+mod mistakes;
 mod policy;
 mod probe;
 
@@ -329,14 +330,6 @@ fn a_complaint_reads_like_this() {
         .unwrap_err()
         .to_string();
     let expected = "\
-error: the uplink has no gateway
- --> u.toml:1:1
-  |
-1 | [[uplink]]
-  | ^^^^^^^^^^
-  |
-  = help: add gateway, gateway6 or both: the ISP router's address, or \"auto\"
-
 error: unknown key \"gatway\" in [[uplink]]
  --> u.toml:4:1
   |

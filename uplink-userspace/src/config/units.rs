@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::reader::{Refusal, wrong};
+use super::reader::{Refusal, meant, wrong};
 
 /// Rates of `tc`, all decimal. Bits in any case, as `tc` has it; bytes in small letters only,
 /// since "Mbps" means bits to most people and bytes to `tc`.
@@ -39,13 +39,8 @@ pub(super) fn rate(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Refus
     let bytes = BYTES_PER_SECOND.iter().find(|(name, _)| unit == *name);
     let factor = match bits.or(bytes) {
         Some((_, factor)) => *factor,
-        None if unit.is_empty() => return Err(wrong("has no unit")),
-        None if unit.to_ascii_lowercase().ends_with("bps") => {
-            return Err(wrong(
-                "may mean bits or bytes: mbit is a million bits, mbps a million bytes",
-            ));
-        }
-        None => return Err(wrong("is not a rate")),
+        None if unit.is_empty() => return Err(no_unit(number, "mbit")),
+        None => return Err(no_rate(number, unit)),
     };
     within(number, factor, range, "is not a rate")
 }
@@ -54,18 +49,50 @@ pub(super) fn rate(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Refus
 pub(super) fn bytes(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Refusal> {
     let (number, unit) = split(text);
     if unit.is_empty() {
-        return Err(wrong("has no unit"));
+        return Err(no_unit(number, "GB"));
     }
     let found = BYTES.iter().find(|(name, _)| unit == *name);
-    let (_, factor) = found.ok_or_else(|| wrong("is not a number of bytes"))?;
+    let (_, factor) = found.ok_or_else(|| no_bytes(number, unit))?;
     within(number, *factor, range, "is not a number of bytes")
+}
+
+/// A number alone, with the unit that most people would use.
+fn no_unit(number: &str, unit: &str) -> Refusal {
+    match is_number(number) && number.len() <= 6 {
+        true => meant("has no unit", format!("\"{number}{unit}\"")),
+        false => wrong("has no unit"),
+    }
+}
+
+/// Providers sell "Mbps" and mean bits, which is "mbit" to `tc`.
+fn no_rate(number: &str, unit: &str) -> Refusal {
+    let unit = unit.to_ascii_lowercase();
+    let bits = BITS
+        .iter()
+        .find(|(name, _)| name.chars().next() == unit.chars().next());
+    let why = match unit.ends_with("bps") {
+        true => "may mean bits or bytes: mbit is a million bits, mbps a million bytes",
+        false => "is not a rate",
+    };
+    match bits.filter(|_| is_number(number)) {
+        Some((name, _)) => meant(why, format!("\"{number}{name}\"")),
+        None => wrong(why),
+    }
+}
+
+/// Small and capital letters matter: the unit that differs in those only, or lacks its "B".
+fn no_bytes(number: &str, unit: &str) -> Refusal {
+    let whole = format!("{unit}B");
+    let like = |(name, _): &&(&str, u64)| unit.eq_ignore_ascii_case(name) || whole.eq_ignore_ascii_case(name);
+    match BYTES.iter().find(like).filter(|_| is_number(number)) {
+        Some((name, _)) => meant("is not a number of bytes", format!("\"{number}{name}\"")),
+        None => wrong("is not a number of bytes"),
+    }
 }
 
 /// A part of one, from its percentage.
 pub(super) fn percent(text: &str, range: &RangeInclusive<f64>) -> Result<f64, Refusal> {
-    let number = text
-        .strip_suffix('%')
-        .ok_or_else(|| wrong("does not end with %"))?;
+    let number = text.strip_suffix('%').ok_or_else(|| no_percent(text))?;
     let number = number.trim_end();
     let plain = number.starts_with(|c: char| c.is_ascii_digit())
         && number.chars().all(|c| c.is_ascii_digit() || c == '.');
@@ -74,6 +101,23 @@ pub(super) fn percent(text: &str, range: &RangeInclusive<f64>) -> Result<f64, Re
     match range.contains(&value) {
         true => Ok(value / 100.0),
         false => Err(wrong("is out of range")),
+    }
+}
+
+/// Whether a suggestion can repeat it.
+fn is_number(text: &str) -> bool {
+    text.len() <= 15 && text.parse::<f64>().is_ok()
+}
+
+/// A number alone: the percentage, or below 1 the part that it is.
+fn no_percent(text: &str) -> Refusal {
+    let why = "does not end with %";
+    let plain = is_number(text) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    match text.parse::<f64>().ok().filter(|_| plain) {
+        // Rounded, since 0.07 times 100 is not 7.
+        Some(part) if part < 1.0 && part > 0.0 => meant(why, format!("\"{}%\"", (part * 1e6).round() / 1e4)),
+        Some(_) => meant(why, format!("\"{text}%\"")),
+        None => wrong(why),
     }
 }
 
@@ -102,10 +146,7 @@ mod tests {
     use super::*;
 
     fn told(result: Result<u64, Refusal>) -> Result<u64, String> {
-        result.map_err(|refusal| match refusal {
-            Refusal::Wrong(why) => why,
-            Refusal::NotYet => "not yet".into(),
-        })
+        result.map_err(|refusal| refusal.to_string())
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! The `[[uplink]]` tables: each by itself, then against each other.
 
-use std::net::IpAddr;
 use std::ops::Range;
 
 use uplink_common::mark::Mask;
 use uplink_common::{Family, MAX_UPLINKS};
 
+use super::addresses;
 use super::health::quota;
 use super::nat::{self, Inside};
 use super::probe::read::{self as probe, Written};
-use super::reader::{Reader, Refusal, wrong};
+use super::problem::nearest;
+use super::reader::{Reader, Refusal, meant, wrong};
 use super::{At, Gateway, Kernel, Nat, NextHop, Uplink};
 
 const TITLE: &str = "[[uplink]]";
@@ -32,7 +33,7 @@ pub(super) fn read(
     let tables = top.tables("uplink", TITLE);
     if absent || tables.as_ref().is_some_and(Vec::is_empty) {
         let help = "add an [[uplink]] with name, interface and gateway for each ISP";
-        top.complain(top.span(), "there is no [[uplink]]", help);
+        top.missing(&["uplink"], "there is no [[uplink]]", help);
     }
     let inside = Inside::of(top, nat);
     let (mut uplinks, mut lists) = (Vec::new(), Vec::new());
@@ -75,7 +76,11 @@ fn one(
     let v4 = gateway(&mut table, Family::V4);
     let v6 = gateway(&mut table, Family::V6);
     let weight = table.integer("weight", 1..=1000, "an integer from 1 to 1000");
-    let tier = table.integer("tier", 0..=255, "an integer from 0 to 255; lower is preferred");
+    let tier = table.integer(
+        "tier",
+        0..=255,
+        "an integer from 0 to 255, lower is preferred: a backup has 2, say",
+    );
     let mtu = mtu(&mut table);
     let prefix6 = nat::of_uplink(&mut table, inside);
     let ids = "an integer from 1 to 4294967295";
@@ -86,7 +91,7 @@ fn one(
     let quota = quota::quota(&mut table);
     if !table.has("gateway") && !table.has("gateway6") {
         let help = "add gateway, gateway6 or both: the ISP router's address, or \"auto\"";
-        table.complain(table.span(), "the uplink has no gateway", help);
+        table.missing(&["gateway", "gateway6"], "the uplink has no gateway", help);
     }
     table.finish();
     let default = At {
@@ -127,11 +132,8 @@ fn gateway(table: &mut Reader<'_, '_>, family: Family) -> Option<Gateway> {
         Family::V6 => ("gateway6", "source6", "an IPv6 address such as \"fd00:1::1\""),
     };
     let or_auto = format!("{allowed}, or \"auto\": the one of the interface's default route");
-    let address = table.parsed(key, &or_auto, |text| match text {
-        "auto" => Ok(NextHop::Auto),
-        text => address(text, family).map(NextHop::Fixed),
-    });
-    let source = table.parsed(source_key, allowed, |text| source_address(text, family));
+    let address = table.parsed(key, &or_auto, |text| next_hop(text, family));
+    let source = table.parsed(source_key, allowed, |text| addresses::source(text, family));
     if let Some(source) = source.as_ref().filter(|_| !table.has(key)) {
         let message = format!("{source_key} without {key}");
         table.complain(source.span.clone(), message, format!("add {key} or remove this"));
@@ -150,32 +152,12 @@ fn gateway(table: &mut Reader<'_, '_>, family: Family) -> Option<Gateway> {
     Some(gateway)
 }
 
-fn source_address(text: &str, family: Family) -> Result<IpAddr, Refusal> {
-    match address(text, family)? {
-        IpAddr::V6(a) if a.is_unicast_link_local() => {
-            Err(wrong("is link-local: nothing beyond the link could answer"))
-        }
-        address => Ok(address),
+fn next_hop(text: &str, family: Family) -> Result<NextHop, Refusal> {
+    match text {
+        "auto" => Ok(NextHop::Auto),
+        _ if nearest(text, ["auto"].into_iter()).is_some() => Err(meant("is not an IP address", "\"auto\"")),
+        _ => addresses::of_family(text, family, ["gateway", "gateway6"]).map(NextHop::Fixed),
     }
-}
-
-fn address(text: &str, family: Family) -> Result<IpAddr, Refusal> {
-    let address: IpAddr = text.parse().map_err(|_| wrong("is not an IP address"))?;
-    match (family, address) {
-        (Family::V4, IpAddr::V6(_)) => Err(wrong("is an IPv6 address: use gateway6, source6")),
-        (Family::V6, IpAddr::V4(_)) => Err(wrong("is an IPv4 address: use gateway, source")),
-        _ if !host_address(address) => Err(wrong("is not the address of a host")),
-        _ => Ok(address),
-    }
-}
-
-/// Whether a packet could be for one other host: no loopback, multicast or the like.
-pub(super) fn host_address(address: IpAddr) -> bool {
-    let special = match address {
-        IpAddr::V4(a) => a.is_broadcast() || a.octets()[0] == 0,
-        IpAddr::V6(a) => a.to_ipv4_mapped().is_some(),
-    };
-    !(special || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 fn word(text: &str) -> Result<String, Refusal> {
@@ -247,15 +229,12 @@ fn differ(top: &mut Reader<'_, '_>, earlier: &Uplink, uplink: &Uplink) {
     let (first, name) = (&earlier.name.value, &uplink.name.value);
     if first == name {
         let message = format!("the name {name} is taken by an earlier uplink");
-        top.complain(
-            uplink.name.span.clone(),
-            message,
-            "each uplink needs a name of its own",
-        );
+        let help = "each uplink needs a name of its own, such as the provider's";
+        top.complain(uplink.name.span.clone(), message, help);
     }
     if earlier.table.value == uplink.table.value {
         let message = format!("uplinks {first} and {name} share table {}", uplink.table.value);
-        let help = "a table of its own for each; the default is 20000 + position";
+        let help = "each uplink needs a table of its own; without `table` it has 20000 + position";
         top.complain(uplink.table_span(), message, help);
     }
     if let (Some(a), Some(b)) = (&earlier.prefix6, &uplink.prefix6)
@@ -283,7 +262,7 @@ fn same_gateway(top: &mut Reader<'_, '_>, gateway: &At<NextHop>, [first, name]: 
     let (message, help) = match gateway.value {
         NextHop::Fixed(address) => (
             format!("uplinks {first} and {name} have the same gateway {address} on {interface}"),
-            "another gateway or another interface; for a larger share, raise weight",
+            "each uplink needs another gateway or interface; for a larger share, raise weight",
         ),
         NextHop::Auto => (
             format!("uplinks {first} and {name} both follow the default route of {interface}"),

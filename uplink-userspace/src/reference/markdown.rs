@@ -40,15 +40,21 @@ fn table(text: &mut String, table: &Table) {
     } = table;
     let _ = write!(
         text,
-        "\n### `{title}`\n\n{about}\n\n| key | default | says |\n|---|---|---|\n"
+        "\n### `{title}`\n\n{about}\n\n| key | type | default | says |\n|---|---|---|---|\n"
     );
-    for Key { name, default, says } in *keys {
+    for Key {
+        name,
+        kind,
+        default,
+        says,
+    } in *keys
+    {
         let default = match *default {
             "" => "needed".into(),
             words if is_value(words) => format!("`{words}`"),
             words => words.to_owned(),
         };
-        let _ = writeln!(text, "| `{name}` | {default} | {says} |");
+        let _ = writeln!(text, "| `{name}` | {} | {default} | {says} |", kind.words());
     }
     if !more.is_empty() {
         let _ = write!(text, "\n{more}\n");
@@ -56,7 +62,7 @@ fn table(text: &mut String, table: &Table) {
 }
 
 /// Whether it could stand in the file, and is not described in words.
-fn is_value(text: &str) -> bool {
+pub(super) fn is_value(text: &str) -> bool {
     let first = text.chars().next();
     let bare = text.chars().all(|c| c.is_ascii_digit()) || matches!(text, "true" | "false");
     bare || matches!(first, Some('"' | '['))

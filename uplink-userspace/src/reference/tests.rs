@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 
-use super::{TABLES, markdown};
+use super::{Key, Kind, TABLES, markdown};
 use crate::config::parse;
 
 /// A key that nobody has, nor anything like it.
@@ -97,4 +97,75 @@ fn commands() -> Vec<(String, String)> {
         all.push((name, command.render_long_help().to_string()));
     }
     all
+}
+
+/// A value of each type that TOML has, but times; none of them is one that any key could have.
+const VALUES: [(&str, &str); 6] = [
+    ("string", "\"qqqqqqqq\""),
+    ("integer", "0"),
+    ("float", "0.5"),
+    ("boolean", "true"),
+    ("array", "[\"qqqqqqqq\"]"),
+    ("table", "{ qqqqqqqq = 1 }"),
+];
+
+/// The types that the parser takes for the key.
+fn taken(title: &str, key: &str) -> Vec<&'static str> {
+    let kinds = if title == "[probe]" {
+        &["icmp", "tcp", "dns", "http", "https", "exec"][..]
+    } else {
+        &[""]
+    };
+    let is_taken = |value: &&(&str, &str)| kinds.iter().any(|kind| takes(title, kind, key, **value));
+    VALUES.iter().filter(is_taken).map(|value| value.0).collect()
+}
+
+fn takes(title: &str, kind: &str, key: &str, (of_type, value): (&str, &str)) -> bool {
+    let line = format!("{key} = {value}");
+    let kind = if kind.is_empty() || key == "type" {
+        String::new()
+    } else {
+        format!("type = \"{kind}\"\n")
+    };
+    let file = match title {
+        "match = { ... }" => format!("{UPLINK}[[policy]]\nname = \"p\"\nmatch = {{ {line} }}\n"),
+        title => format!("{UPLINK}{title}\n{kind}{line}\n"),
+    };
+    let refused = format!("{key} cannot be of type {of_type}");
+    let foreign = format!("`{key}` does not belong to type");
+    let Err(problems) = parse(Path::new("u.toml"), file) else {
+        return true;
+    };
+    let about = |start: &String| problems.list.iter().any(|p| p.message.starts_with(start));
+    !about(&refused) && !about(&foreign)
+}
+
+fn types(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::String | Kind::Address | Kind::Prefix | Kind::Rate | Kind::Time | Kind::Percentage => {
+            &["string"]
+        }
+        Kind::Integer => &["integer"],
+        Kind::Boolean => &["boolean"],
+        Kind::Mask => &["string", "integer"],
+        Kind::Strings | Kind::Numbers => &["array"],
+        Kind::Values => &["string", "integer", "array"],
+        Kind::Table => &["table"],
+        Kind::Tables => &["array", "table"],
+        Kind::Choice => &["string", "array", "table"],
+    }
+}
+
+#[test]
+fn every_key_has_the_type_that_the_parser_takes() {
+    for table in TABLES {
+        for Key { name, kind, .. } in table.keys {
+            assert_eq!(
+                taken(table.title, name),
+                types(*kind),
+                "{name} of {}",
+                table.title
+            );
+        }
+    }
 }

@@ -117,8 +117,14 @@ fn fill_balance(table: &mut Reader<'_, '_>, balance: &mut Balance, uplinks: &[Up
         if balance.by == By::Weight {
             known(table, uplinks, "spillover");
         } else {
-            let message = "spillover fills one uplink after the other, and `by` shares among all";
-            table.complain(at.span.clone(), message, "remove one of the two");
+            let percent = at.value * 100.0;
+            let message =
+                format!("spillover {percent}% fills one uplink after the other, and `by` shares among all");
+            table.complain(
+                at.span.clone(),
+                message,
+                "remove one of the two, `spillover` or `by`",
+            );
         }
     } else if balance.by == By::Bandwidth {
         known(table, uplinks, "by = \"bandwidth\"");

@@ -32,6 +32,8 @@ type Tier = Vec<(String, Option<u32>)>;
 pub(super) struct Ways {
     /// Names of all uplinks, refused ones included: those have their own complaints.
     uplinks: Vec<String>,
+    /// Whether there is an uplink without a name, or no uplink at all.
+    nameless: bool,
     /// Those that are disabled.
     disabled: BTreeSet<String>,
     /// Names of all groups, likewise.
@@ -44,6 +46,7 @@ impl Ways {
     pub fn read(top: &mut Reader<'_, '_>, uplinks: &[Uplink]) -> Self {
         let disabled = uplinks.iter().filter(|u| !u.enabled);
         let mut ways = Self {
+            nameless: top.is_nameless("uplink"),
             uplinks: top.names_in("uplink"),
             disabled: disabled.map(|u| u.name.value.clone()).collect(),
             group_names: top.names_in("group"),
@@ -222,6 +225,10 @@ impl Written<'_, '_, '_> {
 
     fn unknown(&mut self, name: &str, span: Range<usize>, allowed: &str) {
         let ways = self.ways;
+        // An uplink whose name is missing has its own complaint, and may be this one.
+        if ways.nameless {
+            return;
+        }
         let (message, help) = if WORDS.iter().any(|w| w.0 == name) {
             let message = format!("use {} stands alone, not in a list", shown(name));
             let help = format!("a [[group]] with pick = {} for some uplinks only", shown(name));
@@ -245,7 +252,7 @@ impl Written<'_, '_, '_> {
             let words = WORDS.iter().map(|w| w.0).filter(|_| allowed != ALLOWED_IN_LIST);
             let known = ways.uplinks.iter().chain(groups).map(String::as_str).chain(words);
             let message = format!("use {} is not the name of {what}", shown(name));
-            (message, suggest(name, known, allowed))
+            (message, suggest(name, known, &format!("allowed: {allowed}")))
         };
         self.table.complain(span, message, help);
     }

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::config::names;
 use crate::config::problem::shown;
-use crate::config::reader::{Refusal, wrong};
+use crate::config::reader::{Refusal, meant, wrong};
+use crate::config::{addresses, names};
 
 /// Room for the most prefixes allowed, with a comment behind each.
 const LARGEST_FILE: u64 = 16 << 20;
@@ -23,14 +23,17 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, Refusal> {
     let net = match text.parse::<IpNet>().or_else(|_| address()) {
         Ok(net) => net,
         Err(_) if names::is_meant(text) => return Err(wrong("is a name: names go with `domain`")),
-        Err(_) => return Err(wrong("is neither an address nor a prefix")),
+        Err(_) => return Err(addresses::not_a_prefix(text)),
     };
     if let Some(v4) = mapped(&net) {
         return Err(wrong(format!("is IPv4 in the form of IPv6: write {v4}")));
     }
     match net.trunc() {
         network if network == net => Ok(net),
-        network => Err(wrong(format!("has host bits set: {network} has none"))),
+        network => {
+            let why = format!("has host bits set: {network} has none");
+            Err(meant(why, format!("\"{network}\"")))
+        }
     }
 }
 

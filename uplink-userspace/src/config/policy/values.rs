@@ -6,8 +6,8 @@ use nix::unistd::User;
 
 use crate::config::names;
 use crate::config::policy::Domain;
-use crate::config::problem::shown;
-use crate::config::reader::{Refusal, wrong};
+use crate::config::problem::{nearest, shown};
+use crate::config::reader::{Refusal, meant, wrong};
 
 /// Protocols with a name here; IANA's numbers.
 const PROTOCOLS: [(&str, u8); 9] = [
@@ -37,7 +37,7 @@ fn range(text: &str) -> Option<Result<RangeInclusive<u32>, Refusal>> {
     };
     match from <= to {
         true => Some(Ok(from..=to)),
-        false => Some(Err(wrong("ends before it begins"))),
+        false => Some(Err(meant("ends before it begins", format!("\"{to}-{from}\"")))),
     }
 }
 
@@ -60,7 +60,10 @@ pub(super) fn ports(
 pub(super) fn protocol(text: &str) -> Result<u8, Refusal> {
     match PROTOCOLS.iter().find(|p| p.0 == text) {
         Some((_, number)) => Ok(*number),
-        None => number(text, 255),
+        None => number(text, 255).map_err(|refusal| match nearest(text, PROTOCOLS.iter().map(|p| p.0)) {
+            Some(near) => meant("is not known", shown(near)),
+            None => refusal,
+        }),
     }
 }
 
@@ -90,6 +93,10 @@ fn number(text: &str, largest: u8) -> Result<u8, Refusal> {
 
 /// The address of a network card.
 pub(super) fn mac(text: &str) -> Result<[u8; 6], Refusal> {
+    let colons = text.replace('-', ":");
+    if colons.len() == 17 && colons != text && mac(&colons).is_ok() {
+        return Err(meant("is not a MAC address", shown(&colons)));
+    }
     let mut mac = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut mac {
@@ -136,6 +143,7 @@ pub(super) fn domain(text: &str) -> Result<Domain, Refusal> {
     let name = name.strip_suffix('.').unwrap_or(&name);
     match name {
         "" => return Err(wrong("names no domain")),
+        _ if name.contains('/') => return Err(of_url(name)),
         "*" => return Err(wrong("stands for every name: leave `domain` out")),
         _ if name.contains('*') => return Err(wrong("has a \"*\" that is not the first label")),
         _ if name.parse::<std::net::IpAddr>().is_ok() => {
@@ -145,6 +153,16 @@ pub(super) fn domain(text: &str) -> Result<Domain, Refusal> {
     }
     let name = names::name(name)?;
     Ok(Domain { name, below })
+}
+
+/// Only the name of a URL counts.
+fn of_url(text: &str) -> Refusal {
+    let host = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let host = host.split(['/', ':']).next().unwrap_or("");
+    match names::name(host) {
+        Ok(host) => meant("is a URL, and a name is needed", shown(&host)),
+        Err(_) => wrong("contains '/'"),
+    }
 }
 
 /// What protocols can be, for complaints.

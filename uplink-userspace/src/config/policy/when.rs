@@ -5,7 +5,8 @@ use toml::de::DeTable;
 
 use super::Schedule;
 use crate::config::At;
-use crate::config::reader::{Reader, Refusal, wrong};
+use crate::config::problem::{nearest, shown};
+use crate::config::reader::{Reader, Refusal, meant, wrong};
 
 const TITLE: &str = "`when`";
 
@@ -46,7 +47,7 @@ fn any_of(list: &[At<[bool; 7]>]) -> [bool; 7] {
 fn days(text: &str) -> Result<[bool; 7], Refusal> {
     let number = |text: &str| {
         let found = DAYS.iter().position(|day| *day == text);
-        found.ok_or_else(|| wrong("is not a day of the week"))
+        found.ok_or_else(|| no_day(text))
     };
     let (from, to) = text.split_once('-').unwrap_or((text, text));
     let (from, to) = (number(from)?, number(to)?);
@@ -54,12 +55,39 @@ fn days(text: &str) -> Result<[bool; 7], Refusal> {
     Ok(std::array::from_fn(|day| (day + 7 - from) % 7 <= length))
 }
 
+/// People write days with capitals, or whole.
+fn no_day(text: &str) -> Refusal {
+    let day = text.to_ascii_lowercase();
+    match DAYS.iter().find(|known| day.starts_with(*known)) {
+        Some(known) if !text.contains(char::is_whitespace) => meant("is not a day of the week", shown(known)),
+        _ => wrong("is not a day of the week"),
+    }
+}
+
 fn hours(text: &str) -> Result<(u16, u16), Refusal> {
-    let read = text.split_once('-').and_then(|(from, to)| {
-        let from = minute(from).filter(|from| *from < MIDNIGHT)?;
-        Some((from, minute(to)?))
-    });
-    read.ok_or_else(|| wrong("is not from one time of day to another"))
+    from_to(text).ok_or_else(|| no_hours(text))
+}
+
+fn from_to(text: &str) -> Option<(u16, u16)> {
+    let (from, to) = text.split_once('-')?;
+    let from = minute(from).filter(|from| *from < MIDNIGHT)?;
+    Some((from, minute(to)?))
+}
+
+/// Whole hours without their minutes, or with spaces, are what is meant most often.
+fn no_hours(text: &str) -> Refusal {
+    const WHY: &str = "is not from one time of day to another";
+    let time = |text: &str| {
+        let text = text.trim();
+        let whole = format!("{text}:00");
+        let minute = minute(text).or_else(|| minute(&whole))?;
+        Some(format!("{:02}:{:02}", minute / 60, minute % 60))
+    };
+    let both = text.split_once('-');
+    match both.and_then(|(from, to)| Some(format!("{}-{}", time(from)?, time(to)?))) {
+        Some(instead) if from_to(&instead).is_some() => meant(WHY, shown(&instead)),
+        _ => wrong(WHY),
+    }
 }
 
 /// The minute of the day, up to and with 24:00.
@@ -77,7 +105,18 @@ fn minute(text: &str) -> Option<u16> {
 /// As the host knows it, else as the program does: not every host has the database, or all of it.
 fn zone(name: &str) -> Result<TimeZone, Refusal> {
     let found = TimeZone::get(name).or_else(|_| TimeZoneDatabase::bundled().get(name));
-    found.map_err(|_| wrong("is not a time zone"))
+    found.map_err(|_| no_zone(name))
+}
+
+fn no_zone(name: &str) -> Refusal {
+    let known: Vec<String> = TimeZoneDatabase::bundled()
+        .available()
+        .map(|known| known.to_string())
+        .collect();
+    match nearest(name, known.iter().map(String::as_str)) {
+        Some(near) => meant("is not a time zone", shown(near)),
+        None => wrong("is not a time zone"),
+    }
 }
 
 /// The host's own zone; one that has none goes by UTC.

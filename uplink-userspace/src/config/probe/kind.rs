@@ -122,7 +122,7 @@ fn fill_exec(table: &mut Reader<'_, '_>, command: &mut Vec<String>) {
         },
         None if command.is_empty() && !table.has("command") => {
             let help = format!("add `command`: {allowed}");
-            table.complain(table.span(), "type = \"exec\" without `command`", help);
+            table.missing(&["command"], "type = \"exec\" without `command`", help);
         }
         None => {}
     }

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use super::read::{Type, Written};
 use super::{Kind, Target};
+use crate::config::addresses::{is_host, not_one};
 use crate::config::names;
-use crate::config::reader::{Reader, Refusal, wrong};
-use crate::config::uplinks::host_address;
+use crate::config::problem::shown;
+use crate::config::reader::{Reader, Refusal, hinted, wrong};
 
 /// Of both families, run by different people; those of a family that no uplink has do no harm.
 const DEFAULT: [&str; 4] = ["1.1.1.1", "9.9.9.9", "2606:4700:4700::1111", "2620:fe::9"];
@@ -110,7 +111,7 @@ fn target(text: &str, kind: Type) -> Result<Target, Refusal> {
         Ok(address) => (address, kind.port()),
         Err(_) => with_port(text, kind)?,
     };
-    match host_address(address) {
+    match is_host(address) {
         true => Ok(Target { address, port }),
         false => Err(wrong("is not the address of a host")),
     }
@@ -132,8 +133,11 @@ fn with_port(text: &str, kind: Type) -> Result<(IpAddr, u16), Refusal> {
 }
 
 fn no_address(text: &str, kind: Type) -> Refusal {
+    if let Some((_, rest)) = text.split_once("://") {
+        return url(rest, kind);
+    }
     if !names::is_meant(text) {
-        return wrong("is not an IP address");
+        return not_one(text);
     }
     let instead = match kind {
         Type::Http | Type::Https => "write its address here and the name into `host`",
@@ -142,4 +146,19 @@ fn no_address(text: &str, kind: Type) -> Refusal {
     wrong(format!(
         "is a host name, which would have to be resolved by the very uplink that is being judged: {instead}"
     ))
+}
+
+/// A URL has what belongs into three keys; `rest` is what follows its "//".
+fn url(rest: &str, kind: Type) -> Refusal {
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let hint = match kind {
+        Type::Http | Type::Https => {
+            // A port would go behind the address.
+            let host = host.split(':').next().unwrap_or(host);
+            let (host, path) = (shown(host), shown(&format!("/{path}")));
+            format!("write the server's address here, and beside it host = {host} and path = {path};")
+        }
+        _ => "write the server's address, or set type = \"https\" with `host` and `path`;".into(),
+    };
+    hinted("is not an IP address but a URL", hint)
 }

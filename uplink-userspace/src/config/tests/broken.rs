@@ -14,7 +14,6 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("\"isp1\"", "1", "2:8", "name cannot be of type integer"),
     ("\"eth0\"\n", "\"eth0:1\"\n", "3:13", "contains ':'"),
     ("interface =", "interfaec =", "3:1", "did you mean \"interface\"?"),
-    ("interface =", "interfaec =", "1:1", "`interface` is missing"),
     ("192.168.1.1\"", "192.168.1.256\"", "4:11", "is not an IP address"),
     ("192.168.1.1\"", "fd00::1\"", "4:11", "IPv6 address: use gateway6"),
     ("192.168.1.1\"", "224.0.0.1\"", "4:11", "not the address of a host"),
@@ -79,7 +78,7 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("stale_after = \"1m\"", "stale_after = \"nevr\"", "37:15", "is not a time span"),
     ("stale_after = \"1m\"", "seed = \"short\"", "37:8", "8 to 128 characters"),
     ("stale_after = \"1m\"", "stale_after = 60", "37:15", "stale_after cannot be of type integer"),
-    ("[kernel]", "[kernle]", "31:2", "did you mean \"kernel\"?"),
+    ("[kernel]", "[kernle]", "31:2", "did you mean [kernel]?"),
     ("[kernel]", "[metrics]\nlisten = \"127.0.0.1\"\n[kernel]", "32:10", "is not an address with a port"),
     ("[kernel]", "[metrics]\nlisten = \"127.0.0.1:0\"\n[kernel]", "32:10", "has port 0"),
     ("[kernel]", "[metrics]\n[kernel]", "31:1", "[metrics] without `listen`"),
@@ -88,8 +87,8 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("[kernel]", "[hooks]\non_change = \"/x\"\ntimeout = \"6min\"\n[kernel]", "33:11", "100ms to 5min"),
     ("[[uplink]]", "[uplink]", "1:1", "uplink cannot be of type table"),
     ("tier = 2", "weight = 2", "9:1", "duplicate key"),
-    ("tier = 2", "tier = ", "9:8", "string values must be quoted"),
-    ("tier = 2", "tier = \"2", "9:10", "invalid basic string"),
+    ("tier = 2", "tier = ", "9:8", "tier has no value"),
+    ("tier = 2", "tier = \"2", "9:8", "\"2 has no closing quote"),
 ];
 
 /// As [`BROKEN`], in [`TRANSLATED`].
@@ -145,4 +144,20 @@ pub(super) fn expect(whole: &str, rows: &[(&str, &str, &str, &str)]) {
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n\n"));
+}
+
+/// What is missing under its right name is there under the wrong one: that is one mistake.
+#[test]
+fn a_mistyped_key_is_not_a_missing_one() {
+    for (from, to) in [("interface =", "interfaec ="), ("gateway =", "gatway =")] {
+        let text = super::SMALLEST.replacen(from, to, 1);
+        let problems = read(&text).expect_err(to);
+        assert_eq!(problems.list.len(), 1, "{problems}");
+    }
+    let text = super::SMALLEST.replacen("interface =", "qqqq =", 1);
+    let shown = read(&text).expect_err("two").to_string();
+    assert!(
+        shown.contains("unknown key \"qqqq\"") && shown.contains("`interface` is missing"),
+        "{shown}"
+    );
 }

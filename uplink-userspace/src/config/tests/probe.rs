@@ -209,7 +209,7 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("[2001:db8::1]:53", "[fe80::1%2]:53", "4:65", "names an interface"),
     ("[2001:db8::1]:53", "[::1]:53", "4:65", "not the address of a host"),
     ("[2001:db8::1]:53", "2001:db8::1:g", "4:65", "such as [\"9.9.9.9\", \"[2620:fe::9]:853\"]"),
-    ("{ type = \"tcp\", targets = [\"192.0.2.1\", \"192.0.2.1:22\", \"[2001:db8::1]:53\"], quorum = 2 }", "\"tcp\"", "4:9", "a table, probe of an [[uplink]]"),
+    ("{ type = \"tcp\", targets = [\"192.0.2.1\", \"192.0.2.1:22\", \"[2001:db8::1]:53\"], quorum = 2 }", "\"tcp\"", "4:9", "a table in braces, such as probe = { type = \"tcp\" }"),
     ("[\"192.0.2.1\", \"192.0.2.1:22\", \"[2001:db8::1]:53\"], quorum = 2", "[\"2001:db8::1\"]", "4:35", "no target has the address family of uplink a"),
     ("\"example.org\"", "\"a..b\"", "9:32", "name \"a..b\" has an empty label"),
     ("\"example.org\"", "\"bücher.example\"", "9:32", "write it in its xn-- form"),
