@@ -9,6 +9,7 @@ mod calm;
 mod coexist;
 mod dead_flows;
 mod detect;
+mod doctor;
 mod events;
 mod explain;
 mod failback;
@@ -233,6 +234,9 @@ const SCENARIOS: &[Scenario] = &[
     ("plan_edit", plan::edit),
     ("plan_refused", plan::refused),
     ("plan_tampered", plan::tampered),
+    ("doctor_healthy", doctor::healthy),
+    ("doctor_findings", doctor::findings),
+    ("doctor_blocked", doctor::blocked),
     ("policy_kill9", policies::reload::kill9),
     ("policy_shown", policies::reload::shown),
     ("explain_comes_true", explain::comes_true),
