@@ -223,6 +223,10 @@ fn report(error: &anyhow::Error) -> ExitCode {
             eprintln!("{problems}");
             ExitCode::from(2)
         }
+        None if error.is::<doctor::Wrong>() => {
+            eprintln!("uplink: {error}");
+            ExitCode::from(2)
+        }
         None => said(error),
     }
 }

@@ -2,25 +2,31 @@
 
 mod checks;
 mod facts;
+mod gather;
+mod report;
 
-use std::io::{self, ErrorKind, Write as _};
+use std::fmt;
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::config::{self, Problems};
+use crate::inspect::{self, present};
 use crate::options::Options;
-use crate::resolve::{self, Uplink};
-use crate::{links, resolve::warnings, shadow};
+use crate::policy::lint;
+use crate::status::Warning;
+use crate::{links, resolve, shadow};
+use checks::Setting;
 use facts::Facts;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The daemon does not start, or steers nothing.
     Blocks,
-    /// Some traffic goes another way than it should.
+    /// Some traffic goes another way than it should, or will.
     Warns,
     /// Worth knowing.
     Fine,
@@ -39,106 +45,127 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Answer<'a> {
-    findings: &'a [Finding],
-    blocks: usize,
+/// The configuration is wrong; the findings say where.
+#[derive(Debug)]
+pub struct Wrong;
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is wrong")
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+impl Finding {
+    fn of(warning: Warning, severity: Severity) -> Self {
+        Self {
+            code: warning.code,
+            severity,
+            text: warning.text,
+            remedy: warning.remedy,
+        }
+    }
 }
 
 /// Looks at this host and says what it found.
 ///
 /// # Errors
-/// When something blocks, or with the problems of the configuration.
+/// When something blocks; [`Wrong`] where that is the configuration.
 pub async fn doctor(options: &Options, json: bool) -> Result<()> {
-    let facts = facts::gather(options).await;
+    let facts = gather::facts(options).await;
     let mut found = checks::host(&facts);
     let configured = configured(options, &facts, &mut found).await;
-    print(&found, json)?;
+    let found = report::arranged(found);
+    print(&match json {
+        true => report::json(&found)?,
+        false => report::text(&found, is_coloured()),
+    })?;
     configured?;
-    match blocks(&found) {
+    match report::count(&found, Severity::Blocks) {
         0 => Ok(()),
         1 => bail!("one finding blocks"),
         n => bail!("{n} findings block"),
     }
 }
 
-/// What can be said with the configuration only. Its problems are the error.
-async fn configured(options: &Options, facts: &Facts, found: &mut Vec<Finding>) -> Result<()> {
-    let config = refused(config::load(&options.config).map_err(Into::into), found)?;
-    let host = links::snapshot(config.kernel.protocol).await?;
-    let resolved = resolve::resolve(&config, &host, &std::collections::BTreeMap::new());
-    let resolved = refused(resolved.map_err(Into::into), found)?;
-    for unusable in &resolved.unusable {
-        found.push(Finding {
-            code: "unusable".into(),
-            severity: Severity::Warns,
-            text: unusable.to_string(),
-            remedy: "give the interface an address and the uplink a gateway that is in its subnet".into(),
-        });
-    }
-    let uplinks: &[Uplink] = &resolved.uplinks;
-    let told = warnings(&config, uplinks).into_iter();
-    let told = told.chain(shadow::shadowing(&host, uplinks, &config.kernel));
-    found.extend(told.map(|w| Finding {
-        code: w.code,
-        severity: Severity::Warns,
-        text: w.text,
-        remedy: w.remedy,
-    }));
-    found.extend(checks::configured(facts, &config.kernel, &host, uplinks));
-    Ok(())
+fn is_coloured() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    io::stdout().is_terminal() && !unwanted
 }
 
-/// A configuration that is refused blocks, too.
-fn refused<T>(result: Result<T>, found: &mut Vec<Finding>) -> Result<T> {
-    result.inspect_err(|e| {
-        let problems = e.downcast_ref::<Problems>().is_some();
-        found.push(Finding {
-            code: "configuration".into(),
-            severity: Severity::Blocks,
-            text: match problems {
-                true => "the configuration has problems".into(),
-                false => format!("{e:#}"),
-            },
-            remedy: "`uplink check` shows each problem with its line".into(),
-        });
-    })
-}
-
-fn blocks(found: &[Finding]) -> usize {
-    let blocking = found.iter().filter(|f| f.severity == Severity::Blocks);
-    blocking.count()
-}
-
-fn print(found: &[Finding], json: bool) -> Result<()> {
-    let text = match json {
-        true => {
-            let answer = Answer {
-                findings: found,
-                blocks: blocks(found),
-            };
-            serde_json::to_string_pretty(&answer)? + "\n"
-        }
-        false => text(found),
-    };
+/// A pager that was left is no failure.
+fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(()),
     }
 }
 
-fn text(found: &[Finding]) -> String {
-    if found.is_empty() {
-        return "nothing found that would get in the way\n".into();
+/// What can be said with the configuration only.
+async fn configured(options: &Options, facts: &Facts, found: &mut Vec<Finding>) -> Result<()> {
+    if let Some(unread) = unreadable(options, facts) {
+        found.push(unread);
+        return Ok(());
     }
-    let line = |f: &Finding| {
-        let severity = match f.severity {
-            Severity::Blocks => "blocks",
-            Severity::Warns => "warns",
-            Severity::Fine => "fine",
-        };
-        format!("{severity}: {} [{}]\n  {}\n", f.text, f.code, f.remedy)
+    let config = accepted(config::load(&options.config), found)?;
+    let host = links::snapshot(config.kernel.protocol).await?;
+    let pinned = present::pins(&options.bpffs);
+    let ids = inspect::ids(pinned.as_ref().ok());
+    let resolved = accepted(resolve::resolve(&config, &host, &ids), found)?;
+    let uplinks = &resolved.uplinks;
+    let unusable = resolved.unusable.iter().map(|u| Warning {
+        code: "unusable".into(),
+        text: u.to_string(),
+        remedy: "give the interface its address or default route; uplink follows by itself".into(),
+    });
+    let warnings = unusable
+        .chain(resolve::warnings(&config, uplinks))
+        .chain(lint::warnings(&config.policies, usize::MAX))
+        .chain(shadow::shadowing(&host, uplinks, &config.kernel));
+    found.extend(warnings.map(|w| Finding::of(w, Severity::Warns)));
+    let lan = resolve::lan_interfaces(&config);
+    let setting = Setting {
+        kernel: &config.kernel,
+        lan: &lan,
+        host: &host,
+        uplinks,
+        asked: &gather::asked(&config, uplinks).await,
     };
-    found.iter().map(line).collect()
+    found.extend(checks::configured(facts, &setting));
+    Ok(())
+}
+
+/// A file that is not for this user is no fault of the file.
+fn unreadable(options: &Options, facts: &Facts) -> Option<Finding> {
+    let error = std::fs::File::open(&options.config).err()?;
+    let denied = error.kind() == ErrorKind::PermissionDenied && !facts.user.root;
+    denied.then(|| Finding {
+        code: "unseen".into(),
+        severity: Severity::Fine,
+        text: format!("{} cannot be read as this user", options.config.display()),
+        remedy: "sudo uplink doctor".into(),
+    })
+}
+
+/// What is refused blocks, each problem by itself.
+fn accepted<T>(result: Result<T, Problems>, found: &mut Vec<Finding>) -> Result<T> {
+    result.map_err(|problems| {
+        let text = &problems.file.text;
+        let place = |start: usize| {
+            let path = problems.file.path.display();
+            let before = text.get(..start).unwrap_or_default();
+            match text.is_empty() {
+                true => path.to_string(),
+                false => format!("{path}:{}", before.matches('\n').count() + 1),
+            }
+        };
+        found.extend(problems.list.iter().map(|p| Finding {
+            code: "configuration".into(),
+            severity: Severity::Blocks,
+            text: format!("{}: {}", place(p.span.start), p.message),
+            remedy: p.help.clone(),
+        }));
+        Wrong.into()
+    })
 }

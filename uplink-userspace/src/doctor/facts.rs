@@ -1,145 +1,125 @@
-//! Reads what the checks look at. Reads only, and no command may take long.
+//! What the checks look at, as plain data.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde_json::Value;
-use tokio::process::Command;
-use tokio::time::timeout;
 
-use crate::options::Options;
-use crate::sysctl;
+use crate::sysctl::Change;
 
-/// Longest wait for a command.
-const BOUND: Duration = Duration::from_secs(5);
-const NETWORKD: &str = "/sys/fs/cgroup/system.slice/systemd-networkd.service";
+/// What was read, or why it was not.
+pub(super) type Seen = Result<Value, String>;
 
-/// What was read.
+/// What was read of the host, whatever the configuration says.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
+    /// Who we are, and what we may.
+    pub user: User,
     /// Version of the kernel, as it writes it.
     pub release: String,
-    /// Effective capabilities, a bit each.
-    pub capabilities: u64,
-    /// Where maps are pinned, and whether that is in a BPF file system.
-    pub bpffs: (PathBuf, bool),
+    /// Where maps are pinned.
+    pub bpffs: Bpffs,
+    /// Maps that are pinned.
+    pub pins: Pins,
+    /// The daemon.
+    pub daemon: Daemon,
     /// Programs that were not found.
     pub missing: Vec<&'static str>,
-    /// `nft -j list ruleset`, or why there is none.
-    pub ruleset: Result<Value, String>,
-    /// `ip -j link`, or why there is none.
-    pub links: Result<Value, String>,
-    /// `ip -j neigh`, of both families.
-    pub neighbours: Result<Value, String>,
-    /// Tracked connections, and most of them.
+    /// `nft -t -j list ruleset`.
+    pub ruleset: Seen,
+    /// Lines of `iptables-save` and `ip6tables-save`, with the program's name in front.
+    pub iptables: Vec<(&'static str, String)>,
+    /// Tables of the old iptables are in use.
+    pub legacy: bool,
+    /// `ip -j -d link`.
+    pub links: Seen,
+    /// `ip -j addr`.
+    pub addresses: Seen,
+    /// `ip -j neigh` of those that failed.
+    pub neighbours: Seen,
+    /// `tc -j qdisc`.
+    pub qdiscs: Seen,
+    /// Connections that are tracked and the most there may be; `None` as long as nothing is tracked.
     pub conntrack: Option<(u64, u64)>,
-    /// networkd's configuration where it runs.
+    /// `net.core.bpf_jit_enable` is 0.
+    pub interpreted: bool,
+    /// Strict filters on the reverse path, by interface; the greater of its own and that of `all`.
+    pub rp_filter: BTreeMap<String, u8>,
+    /// What runs in this network namespace, by names of at most 15 characters.
+    pub running: BTreeSet<String>,
+    /// networkd's configuration where it runs, what counts more behind what counts less.
     pub networkd: Option<String>,
+    /// Indices of interfaces that NetworkManager manages.
+    pub managed: BTreeSet<u32>,
     /// Whether there is a group `uplink`.
     pub group: bool,
+    /// Names of routing protocols in files other than ours, by number.
+    pub protocols: BTreeMap<u8, String>,
 }
 
-/// Reads everything.
-pub(super) async fn gather(options: &Options) -> Facts {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let count = |name: &str| {
-        sysctl::read(&format!("net/netfilter/nf_conntrack_{name}"))?
-            .parse()
-            .ok()
-    };
-    Facts {
-        release: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        capabilities: capabilities(&read("/proc/self/status")),
-        bpffs: (
-            options.bpffs.clone(),
-            on_bpffs(&options.bpffs, &read("/proc/self/mounts")),
-        ),
-        missing: ["nft", "ip"]
-            .into_iter()
-            .filter(|name| !installed(name))
-            .collect(),
-        conntrack: count("count").zip(count("max")),
-        networkd: Path::new(NETWORKD).exists().then(networkd),
-        group: read("/etc/group").lines().any(|l| l.starts_with("uplink:")),
-        ruleset: json("nft", &["-j", "list", "ruleset"]).await,
-        links: json("ip", &["-j", "link", "show"]).await,
-        neighbours: json("ip", &["-j", "neigh", "show", "nud", "failed"]).await,
-    }
+/// Who runs the doctor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct User {
+    /// Its effective user is root.
+    pub root: bool,
+    /// Effective capabilities, a bit each.
+    pub effective: u64,
+    /// What it could ever get.
+    pub bounding: u64,
+    /// `/proc/sys` can be written; `None` where that is not for this user to say.
+    pub sysctls: Option<bool>,
 }
 
-fn capabilities(status: &str) -> u64 {
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
-    line.and_then(|l| u64::from_str_radix(l.trim(), 16).ok())
-        .unwrap_or(0)
+/// The place for pins.
+#[derive(Clone, Debug)]
+pub(super) struct Bpffs {
+    /// What `--bpffs` names.
+    pub path: PathBuf,
+    /// The directory around it exists.
+    pub exists: bool,
+    /// It is in a BPF file system.
+    pub mounted: bool,
 }
 
-/// The mount with the longest path in front decides.
-fn on_bpffs(path: &Path, mounts: &str) -> bool {
-    let mounts = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        Some((Path::new(words.next()?), words.next()?))
-    });
-    let around = mounts.filter(|(at, _)| path.starts_with(at));
-    // Of two at one place the later one is seen; `max_by_key` takes the last.
-    let innermost = around.max_by_key(|(at, _)| at.components().count());
-    innermost.is_some_and(|(_, kind)| kind == "bpf")
+/// What is pinned.
+#[derive(Clone, Debug)]
+pub(super) enum Pins {
+    /// Nothing.
+    Nothing,
+    /// Maps of this version.
+    Ours,
+    /// Maps of the version with this ABI.
+    Other(u32),
+    /// It could not be seen, and why.
+    Unseen(String),
 }
 
-fn installed(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+/// The daemon of this runtime directory.
+#[derive(Clone, Debug)]
+pub(super) enum Daemon {
+    /// None, and none left anything.
+    Absent,
+    /// Its status.
+    Runs(Value),
+    /// None runs, but one left its state.
+    Gone,
+    /// There is one that does not answer as it should, and how.
+    Silent(String),
+    /// It could not be asked, and why.
+    Unseen(String),
 }
 
-fn networkd() -> String {
-    let mut text = String::new();
-    for root in ["/usr/lib", "/usr/local/lib", "/run", "/etc"] {
-        let dir = Path::new(root).join("systemd");
-        let drop_ins = std::fs::read_dir(dir.join("networkd.conf.d"))
-            .into_iter()
-            .flatten();
-        let drop_ins = drop_ins.filter_map(|entry| Some(entry.ok()?.path()));
-        for path in std::iter::once(dir.join("networkd.conf")).chain(drop_ins) {
-            text += &std::fs::read_to_string(path).unwrap_or_default();
-            text += "\n";
-        }
-    }
-    text
-}
-
-/// What a command answers; an empty answer is an empty list.
-async fn json(program: &str, arguments: &[&str]) -> Result<Value, String> {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = match timeout(BOUND, command.output()).await {
-        Err(_) => return Err(format!("{program} did not answer within {} s", BOUND.as_secs())),
-        Ok(Err(e)) => return Err(format!("{program}: {e}")),
-        Ok(Ok(output)) => output,
-    };
-    let said = String::from_utf8_lossy(&output.stderr);
-    match (output.status.success(), output.stdout.trim_ascii()) {
-        (false, _) => Err(format!("{program}: {}", said.lines().next().unwrap_or("failed"))),
-        (true, b"") => Ok(Value::Array(Vec::new())),
-        (true, text) => serde_json::from_slice(text).map_err(|e| format!("{program}: {e}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_innermost_mount_decides() {
-        let mounts = "sysfs /sys sysfs rw 0 0\nbpf /sys/fs/bpf bpf rw 0 0\n";
-        assert!(on_bpffs(Path::new("/sys/fs/bpf/uplink"), mounts));
-        assert!(!on_bpffs(Path::new("/sys/fs/cgroup"), mounts));
-        let hidden = format!("{mounts}tmpfs /sys/fs/bpf tmpfs rw 0 0\n");
-        assert!(!on_bpffs(Path::new("/sys/fs/bpf/uplink"), &hidden));
-    }
-
-    #[test]
-    fn effective_capabilities_are_read() {
-        assert_eq!(capabilities("CapPrm:\t0\nCapEff:\t0000000000003000\n"), 0x3000);
-        assert_eq!(capabilities(""), 0);
-    }
+/// What was read because the configuration says so.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asked {
+    /// Rules and routes with our protocol.
+    pub tagged: usize,
+    /// Sysctls that are not as they are wanted.
+    pub sysctls: Vec<Change>,
+    /// Why this host's own sockets cannot be steered, where they should be.
+    pub cgroup: Option<String>,
+    /// Why the programs cannot be attached.
+    pub attach: Option<String>,
+    /// They go to the clsact qdisc.
+    pub clsact: bool,
 }
