@@ -236,6 +236,7 @@ const SCENARIOS: &[Scenario] = &[
     ("plan_tampered", plan::tampered),
     ("doctor_healthy", doctor::healthy),
     ("doctor_findings", doctor::findings),
+    ("doctor_links", doctor::links),
     ("doctor_blocked", doctor::blocked),
     ("policy_kill9", policies::reload::kill9),
     ("policy_shown", policies::reload::shown),

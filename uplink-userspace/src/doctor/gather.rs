@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::unistd::AccessFlags;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -102,13 +104,12 @@ fn user(status: &str) -> User {
         mask.unwrap_or(0)
     };
     let root = nix::unistd::geteuid().is_root();
-    let write = nix::unistd::AccessFlags::W_OK;
-    let writable = || nix::unistd::access("/proc/sys/net/ipv4/ip_forward", write);
+    let writable = || nix::unistd::access("/proc/sys/net/ipv4/ip_forward", AccessFlags::W_OK);
     User {
         root,
         effective: mask("CapEff:"),
         bounding: mask("CapBnd:"),
-        sysctls: root.then(|| writable() != Err(nix::errno::Errno::EROFS)),
+        sysctls: root.then(|| writable() != Err(Errno::EROFS)),
     }
 }
 
@@ -146,20 +147,17 @@ fn pins(bpffs: &Path) -> Pins {
 }
 
 async fn daemon(options: &Options) -> Daemon {
+    let socket = api::path(&options.runtime_dir);
+    if nix::unistd::access(&socket, AccessFlags::W_OK) == Err(Errno::EACCES) {
+        let group = "root and its group alone may";
+        return Daemon::Unseen(format!("{} cannot be asked: {group}", socket.display()));
+    }
     let asked = api::call(&options.runtime_dir, api::STATUS, json!({}));
-    let error = match timeout(BOUND, asked).await {
-        Ok(Ok(status)) => return Daemon::Runs(status),
-        Err(_) => return Daemon::Silent(format!("nothing within {} s", BOUND.as_secs())),
-        Ok(Err(e)) => e,
-    };
-    let kind = error
-        .chain()
-        .find_map(|e| e.downcast_ref::<std::io::Error>())
-        .map(std::io::Error::kind);
-    match kind {
-        Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => left(&options.runtime_dir),
-        Some(ErrorKind::PermissionDenied) => Daemon::Unseen(format!("{error:#}")),
-        _ => Daemon::Silent(format!("{error:#}")),
+    match timeout(BOUND, asked).await {
+        Ok(Ok(status)) => Daemon::Runs(status),
+        Ok(Err(e)) if api::is_gone(&e) => left(&options.runtime_dir),
+        Ok(Err(e)) => Daemon::Silent(format!("{e:#}")),
+        Err(_) => Daemon::Silent(format!("nothing within {BOUND:?}")),
     }
 }
 
