@@ -125,6 +125,8 @@ pub fn healthy() -> Result<()> {
             "{:#}",
             killed.answer
         );
+        let down = run(&lab, &["down"])?;
+        ensure!(down.status.success(), "{}", said(&down));
     }
     Ok(())
 }

@@ -29,8 +29,8 @@ pub(super) fn running() -> BTreeSet<String> {
 /// networkd's configuration.
 pub(super) fn networkd() -> String {
     let dirs = ROOTS.map(|root| Path::new(root).join("systemd"));
-    let files = dirs.iter().map(|dir| dir.join("networkd.conf"));
-    let main = files.filter(|f| f.exists()).next_back();
+    let mut files = dirs.iter().map(|dir| dir.join("networkd.conf"));
+    let main = files.rfind(|f| f.exists());
     let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for dir in &dirs {
         for path in list(&dir.join("networkd.conf.d")) {
