@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::config::{self, Problems};
+use crate::config::{self, NatMode, Problems};
 use crate::inspect::{self, present};
 use crate::options::Options;
 use crate::policy::lint;
@@ -130,6 +130,7 @@ async fn configured(options: &Options, facts: &Facts, found: &mut Vec<Finding>) 
         lan: &lan,
         host: &host,
         uplinks,
+        nat: config.nat.mode == NatMode::Masquerade,
         asked: &gather::asked(&config, uplinks).await,
     };
     found.extend(checks::configured(facts, &setting));

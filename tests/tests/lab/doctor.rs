@@ -132,7 +132,7 @@ pub fn healthy() -> Result<()> {
 }
 
 /// What somebody did to the router, and what is to be found then.
-const DEEDS: [(&str, &str, &str); 9] = [
+const DEEDS: [(&str, &str, &str); 8] = [
     (
         "rule-in-block",
         "warns",
@@ -160,11 +160,6 @@ const DEEDS: [(&str, &str, &str); 9] = [
         "ip6tables -t mangle -A PREROUTING -p tcp -j MARK --set-mark 1",
     ),
     ("forward-drop", "fine", "iptables -P FORWARD DROP"),
-    (
-        "reverse-path",
-        "warns",
-        "ip6tables -t mangle -A PREROUTING -m rpfilter --invert -j DROP",
-    ),
     ("vpn", "fine", "ip tuntap add dev tun7 mode tun"),
 ];
 
@@ -257,7 +252,23 @@ pub fn blocked() -> Result<()> {
     let elsewhere = Said::of(&elsewhere)?;
     elsewhere.expect(1, 1)?;
     ensure!(elsewhere.has("bpffs-missing", "blocks"), "{:#}", elsewhere.answer);
+    ingress_qdisc(&lab)?;
     wrong(&lab)
+}
+
+/// It has the place of clsact.
+fn ingress_qdisc(lab: &Lab) -> Result<()> {
+    lab.router.run("tc qdisc add dev eth0 ingress")?;
+    let clsact = Config {
+        more: "[kernel]\nattach = \"clsact\"\n".into(),
+        ..Config::default()
+    };
+    write_config(&clsact.text(lab))?;
+    let there = doctor(lab)?;
+    there.expect(1, 1)?;
+    ensure!(there.has("ingress-qdisc", "blocks"), "{:#}", there.answer);
+    lab.router.run("tc qdisc del dev eth0 ingress")?;
+    Ok(())
 }
 
 /// Each problem of the file is a finding, as is a table that somebody else uses.

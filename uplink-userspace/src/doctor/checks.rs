@@ -25,6 +25,8 @@ pub(super) struct Setting<'a> {
     pub lan: &'a [String],
     pub host: &'a Host,
     pub uplinks: &'a [Uplink],
+    /// Source addresses are made to fit the uplink.
+    pub nat: bool,
     pub asked: &'a Asked,
 }
 
@@ -45,7 +47,7 @@ pub(super) fn configured(facts: &Facts, setting: &Setting<'_>) -> Vec<Finding> {
     found.extend(ours::tagged(facts, setting));
     found.extend(routing::all(facts, setting));
     found.extend(marks::all(facts, setting.kernel.fwmark_mask.bits()));
-    found.extend(filters::reverse_path(facts, setting.uplinks));
+    found.extend(filters::reverse_path(facts, setting));
     found.extend(links::all(facts, setting));
     found.extend(services::all(facts, setting));
     found

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Facts, Finding, finding, objects};
+use super::{Facts, Finding, Setting, finding, objects};
 use crate::doctor::Severity::{Fine, Warns};
-use crate::resolve::Uplink;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let mut found = flowtables(facts);
@@ -54,11 +53,12 @@ fn both(facts: &Facts) -> Option<Finding> {
     (facts.legacy && nft).then(|| finding("iptables-both", Fine, text, remedy))
 }
 
-/// A firewall's own filter on the reverse path compares devices, without our marks.
-pub(super) fn reverse_path(facts: &Facts, uplinks: &[Uplink]) -> Vec<Finding> {
-    let mut interfaces: Vec<&str> = uplinks.iter().map(|u| u.interface.as_str()).collect();
-    interfaces.dedup();
-    if interfaces.len() < 2 {
+/// A firewall's own filter on the reverse path compares devices, without our marks. With NAT our rules
+/// for the uplinks' own addresses tell it the right one.
+pub(super) fn reverse_path(facts: &Facts, setting: &Setting<'_>) -> Vec<Finding> {
+    let mut interfaces = setting.uplinks.iter().map(|u| &u.interface);
+    let first = interfaces.next();
+    if setting.nat || interfaces.all(|i| Some(i) == first) {
         return Vec::new();
     }
     let nft = objects(facts, "rule").filter(|r| is_filter(r)).map(|r| {

@@ -47,8 +47,12 @@ fn ingress(facts: &Facts, setting: &Setting<'_>) -> Vec<Finding> {
         ports.any(|port| port == *name)
     });
     let one = |name: &str| {
-        let text = format!("{name} has an ingress qdisc, where the clsact qdisc would go");
-        let remedy = format!("tc qdisc replace dev {name} clsact, and add its filters there again");
+        let text = format!(
+            "{name} has an ingress qdisc in the place of clsact: both programs land there, and the wrong one runs"
+        );
+        let remedy = format!(
+            "move its filters to clsact: tc qdisc del dev {name} ingress && tc qdisc add dev {name} clsact"
+        );
         finding("ingress-qdisc", Blocks, text, remedy)
     };
     ours.map(one).collect()

@@ -63,7 +63,7 @@ fn told(harm: Harm, what: &str, ours: u32, see: &str) -> Finding {
             "mark-overwritten",
             Warns,
             format!(
-                "{what} overwrites all of the mark, our bits ({ours:#x}) too: what it matches is not steered"
+                "{what} overwrites our bits of the mark ({ours:#x}): what it matches goes by the main table, and by no policy"
             ),
             remedy(&format!(
                 "have it keep our bits, as in `meta mark set meta mark and {ours:#x} or VALUE` or `--set-xmark VALUE/{:#x}`",

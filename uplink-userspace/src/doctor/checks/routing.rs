@@ -1,5 +1,7 @@
 //! Rules of others where ours are, and sysctls.
 
+use std::collections::BTreeSet;
+
 use super::{Facts, Finding, Setting, finding};
 use crate::config::Kernel;
 use crate::doctor::Severity::{Blocks, Fine, Warns};
@@ -84,28 +86,31 @@ fn sysctl(code: &str, what: &str, runs: bool) -> Finding {
     }
 }
 
-/// With one interface ours leave it strict, since all comes in there. Then main's default route has
-/// to lead there as well.
+/// With one interface it stays strict, since all comes in there. Without NAT main's default route then
+/// has to lead there as well; with it our rules for the uplinks' own addresses do.
 fn strict(facts: &Facts, setting: &Setting<'_>) -> Vec<Finding> {
-    let host = setting.host;
-    let defaults = || host.default_routes.iter().filter(|r| r.family == Family::V4);
-    let Some(best) = defaults().min_by_key(|r| r.metric) else {
+    let defaults = setting.host.default_routes.iter();
+    let best = defaults
+        .filter(|r| r.family == Family::V4)
+        .min_by_key(|r| r.metric);
+    let (Some(best), false) = (best, setting.nat) else {
         return Vec::new();
     };
-    let mut seen = Vec::new();
+    let changes = &setting.asked.sysctls;
+    let mut seen = BTreeSet::new();
     for u in setting.uplinks.iter().filter(|u| u.v4.is_some()) {
         let path = format!("net/ipv4/conf/{}/rp_filter", u.interface);
-        let loosened = setting.asked.sysctls.iter().any(|c| c.path == path);
-        let is_strict = facts.rp_filter.get(&u.interface) == Some(&1) && !loosened;
-        if is_strict && best.ifindex != u.ifindex && !seen.contains(&path) {
-            seen.push(path);
+        let is_strict = facts.rp_filter.get(&u.interface) == Some(&1);
+        let becomes_loose = changes.iter().any(|c| c.path == path);
+        if is_strict && !becomes_loose && best.ifindex != u.ifindex {
+            seen.insert(path);
         }
     }
-    let one = |path: &String| {
+    let one = |path: String| {
         let text = format!(
-            "{path} is strict, and the default route of the main table leads elsewhere: answers from the Internet are dropped"
+            "{path} is strict, and the main table's default route leads elsewhere: what comes from the Internet is dropped"
         );
         finding("rp-filter", Warns, text, format!("sysctl -w {path}=2"))
     };
-    seen.iter().map(one).collect()
+    seen.into_iter().map(one).collect()
 }

@@ -16,6 +16,7 @@ struct World {
     lan: Vec<String>,
     host: Host,
     uplinks: Vec<Uplink>,
+    nat: bool,
     asked: Asked,
 }
 
@@ -65,6 +66,7 @@ fn healthy() -> World {
         lan: vec!["eth0".into()],
         host: a_host(&[]),
         uplinks: uplinks().to_vec(),
+        nat: true,
         asked: Asked::default(),
     }
 }
@@ -77,6 +79,7 @@ fn found(change: impl Fn(&mut World)) -> Vec<Finding> {
         lan: &w.lan,
         host: &w.host,
         uplinks: &w.uplinks,
+        nat: w.nat,
         asked: &w.asked,
     };
     let mut found = host(&w.facts);
@@ -179,11 +182,11 @@ const OTHERS: &[Case] = &[
         )];
     }),
     ("reverse-path", Warns, |w| {
-        w.uplinks[1].interface = "eth1".into();
+        (w.nat, w.uplinks[1].interface) = (false, "eth1".into());
         w.facts.iptables = vec![("iptables", "-A PREROUTING -m rpfilter --invert -j DROP".into())];
     }),
     ("reverse-path", Warns, |w| {
-        w.uplinks[1].interface = "eth1".into();
+        (w.nat, w.uplinks[1].interface) = (false, "eth1".into());
         w.facts.ruleset = Ok(
             json!({"nftables": [{"rule": {"family": "inet", "table": "fw", "chain": "pre", "expr": [
             {"match": {"op": "==", "left": {"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, "right": false}},
@@ -238,10 +241,10 @@ const SYSCTLS: &[Case] = &[
         w.facts.user.sysctls = Some(false);
     }),
     ("rp-filter", Warns, |w| {
-        w.host.default_routes = vec![by(9, 1), by(2, 100)]
+        (w.nat, w.host.default_routes) = (false, vec![by(9, 1), by(2, 100)]);
     }),
     ("rp-filter", Fine, |w| {
-        w.host.default_routes = vec![by(9, 1)];
+        (w.nat, w.host.default_routes) = (false, vec![by(9, 1)]);
         w.asked.sysctls = vec![Change {
             path: "net/ipv4/conf/eth0/rp_filter".into(),
             from: "1".into(),
@@ -291,7 +294,12 @@ fn nothing_is_found_on_a_healthy_router() {
         [],
         "the daemon mounts it"
     );
-    assert_eq!(codes(|w| w.host.default_routes = vec![by(2, 1), by(9, 5)]), []);
+    assert_eq!(codes(|w| w.host.default_routes = vec![by(9, 1)]), []);
+    let defaults = vec![by(2, 1), by(9, 5)];
+    assert_eq!(
+        codes(|w| (w.nat, w.host.default_routes) = (false, defaults.clone())),
+        []
+    );
 }
 
 #[test]
