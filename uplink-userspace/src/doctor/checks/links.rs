@@ -23,15 +23,20 @@ pub(super) fn all(facts: &Facts, setting: &Setting<'_>) -> Vec<Finding> {
 
 /// It sees packets before us, and may take them.
 fn xdp(facts: &Facts, uplinks: &[Uplink]) -> Vec<Finding> {
-    let with = items(&facts.links).filter(|l| l.get("xdp").is_some());
-    let names = with.filter_map(|l| l["ifname"].as_str());
-    let ours = names.filter(|name| uplinks.iter().any(|u| u.interface == *name));
-    let one = |name: &str| {
+    let one = |link: &Value| {
+        let (name, xdp) = (link["ifname"].as_str()?, link.get("xdp")?);
+        uplinks.iter().find(|u| u.interface == name)?;
+        // Programs of one kind are not taken off as another.
+        let kind = match xdp["mode"].as_u64() {
+            Some(2) => "xdpgeneric",
+            Some(3) => "xdpoffload",
+            _ => "xdp",
+        };
         let text = format!("an XDP program is on {name}: what it drops or redirects never gets to uplink");
-        let remedy = format!("unless it is meant so: ip link set dev {name} xdp off");
-        finding("xdp", Warns, text, remedy)
+        let remedy = format!("unless it is meant so: ip link set dev {name} {kind} off");
+        Some(finding("xdp", Warns, text, remedy))
     };
-    ours.map(one).collect()
+    items(&facts.links).filter_map(one).collect()
 }
 
 /// The ingress qdisc and clsact have one handle.

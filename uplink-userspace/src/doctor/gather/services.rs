@@ -28,15 +28,19 @@ pub(super) fn running() -> BTreeSet<String> {
 
 /// networkd's configuration.
 pub(super) fn networkd() -> String {
-    let dirs = ROOTS.map(|root| Path::new(root).join("systemd"));
+    configuration(&ROOTS.map(|root| Path::new(root).join("systemd")))
+}
+
+/// The last main file, then drop-ins in the order of their names, whatever directory they are in.
+fn configuration(dirs: &[PathBuf]) -> String {
     let mut files = dirs.iter().map(|dir| dir.join("networkd.conf"));
     let main = files.rfind(|f| f.exists());
     let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for dir in &dirs {
+    for dir in dirs {
         for path in list(&dir.join("networkd.conf.d")) {
             let is_one = path.extension().is_some_and(|e| e == "conf");
             if let (true, Some(name)) = (is_one, path.file_name()) {
-                // Of one name the later directory's counts, all are read in the order of the names.
+                // Of one name the later directory's counts.
                 drop_ins.insert(name.to_owned(), path.clone());
             }
         }
@@ -56,4 +60,29 @@ pub(super) fn managed() -> BTreeSet<u32> {
     managed
         .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_ins_are_read_by_name_and_the_administrators_count() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let dirs = ["lib", "etc"].map(|d| root.join(d));
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("lib/networkd.conf", "vendor");
+        write("lib/networkd.conf.d/90-last.conf", "last");
+        write("lib/networkd.conf.d/50-both.conf", "vendor's");
+        write("etc/networkd.conf", "main");
+        write("etc/networkd.conf.d/10-first.conf", "first");
+        write("etc/networkd.conf.d/50-both.conf", "administrator's");
+        write("etc/networkd.conf.d/README", "not read");
+        assert_eq!(configuration(&dirs), "main\nfirst\nadministrator's\nlast\n");
+    }
 }
