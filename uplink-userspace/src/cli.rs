@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Problems;
 use crate::options::Options;
-use crate::{api, daemon, inspect, top};
+use crate::{api, daemon, doctor, inspect, top};
 
 /// Longest list of flows.
 const MOST_FLOWS: i64 = 1_000_000;
@@ -48,6 +48,16 @@ enum Command {
         /// Show what a start or a reload would change; change nothing
         #[arg(long)]
         plan: bool,
+    },
+    /// Look at this host for what would get in the way
+    #[command(after_help = "Example: sudo uplink doctor\n\n\
+        Each finding blocks (uplink does not start, or steers nothing), warns, or is fine, and has a\n\
+        remedy. Nothing is changed. The exit status is 1 when something blocks, and 2 with a wrong\n\
+        configuration.")]
+    Doctor {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show uplinks, their health and shares
     #[command(
@@ -173,6 +183,7 @@ fn run(cli: &Cli) -> Result<()> {
         match &cli.command {
             Command::Run => daemon::run(options).await,
             Command::Check { plan } => inspect::check(options, *plan).await,
+            Command::Doctor { json } => doctor::doctor(options, *json).await,
             Command::Status { json, watch } => status::status(options, *json, *watch).await,
             Command::Events { json, follow, after } => events::events(options, *json, *follow, *after).await,
             Command::Top { interval } => top::run(options, *interval).await,
@@ -210,6 +221,10 @@ fn report(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Problems>() {
         Some(problems) => {
             eprintln!("{problems}");
+            ExitCode::from(2)
+        }
+        None if error.is::<doctor::Wrong>() => {
+            eprintln!("uplink: {error}");
             ExitCode::from(2)
         }
         None => said(error),

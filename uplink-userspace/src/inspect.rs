@@ -2,7 +2,7 @@
 
 pub mod compare;
 mod file;
-mod present;
+pub(crate) mod present;
 mod report;
 
 use std::collections::BTreeMap;
@@ -127,7 +127,8 @@ fn absolute(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn ids(pinned: Option<&Pinned>) -> BTreeMap<String, u8> {
+/// The ids that the uplinks have in these maps, by name.
+pub(crate) fn ids(pinned: Option<&Pinned>) -> BTreeMap<String, u8> {
     match pinned {
         Some(Pinned::Ours(found)) => {
             let records = found.uplinks.iter();

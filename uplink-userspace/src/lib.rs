@@ -14,6 +14,7 @@ pub mod config;
 pub mod conntrack;
 pub mod daemon;
 pub mod desired;
+pub mod doctor;
 pub mod engine;
 pub mod events;
 pub mod explain;

@@ -7,6 +7,7 @@ use uplink_common::{Family, Station};
 
 use crate::host::Host;
 use crate::resolve::{Leg, Uplink};
+use crate::status::Warning;
 
 /// The gateways as frames show them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +48,18 @@ impl Stations {
                 self.shared.push(pair);
             }
         }
+    }
+}
+
+/// What two uplinks with such gateways have to put up with.
+#[must_use]
+pub fn warning(a: &str, b: &str) -> Warning {
+    Warning {
+        code: "shared-mac".into(),
+        text: format!(
+            "the gateways of {a} and {b} have one MAC address: what comes in is told apart by its destination address alone"
+        ),
+        remedy: "give each uplink a source address of its own, or an interface of its own".into(),
     }
 }
 

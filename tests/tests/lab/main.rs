@@ -10,6 +10,7 @@ mod coexist;
 mod crowd;
 mod dead_flows;
 mod detect;
+mod doctor;
 mod events;
 mod explain;
 mod failback;
@@ -236,6 +237,10 @@ const SCENARIOS: &[Scenario] = &[
     ("plan_refused", plan::refused),
     ("plan_retagged", plan::retagged),
     ("plan_tampered", plan::tampered),
+    ("doctor_healthy", doctor::healthy),
+    ("doctor_findings", doctor::findings),
+    ("doctor_links", doctor::links),
+    ("doctor_blocked", doctor::blocked),
     ("policy_kill9", policies::reload::kill9),
     ("policy_shown", policies::reload::shown),
     ("explain_comes_true", explain::comes_true),

@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::repairs::Kind;
 use crate::resolve::Uplink;
 use crate::status::Warning;
-use crate::{aggregate, conntrack, desired, flow_map, links, nat, shadow, sysctl};
+use crate::{aggregate, conntrack, desired, flow_map, links, nat, shadow, stations, sysctl};
 
 /// Who made the difference that is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,8 +243,8 @@ impl Daemon {
     /// What stands in front of our rules, and gateways that cannot be told apart.
     pub(super) fn look_for_shadows(&mut self) {
         let found = shadow::shadowing(&self.host, self.engine.uplinks(), &self.config.kernel);
-        let shared = crate::stations::stations(&self.host, self.engine.uplinks()).shared;
-        let shared = shared.into_iter().map(|(a, b)| shared_mac(&a, &b));
+        let shared = stations::stations(&self.host, self.engine.uplinks()).shared;
+        let shared = shared.into_iter().map(|(a, b)| stations::warning(&a, &b));
         self.replace_warnings(
             &["shadowed", "mark-overlap", "shared-mac", "mpath-iif"],
             found
@@ -266,15 +266,5 @@ impl Daemon {
             now.push(warning);
         }
         self.warnings = now;
-    }
-}
-
-fn shared_mac(a: &str, b: &str) -> Warning {
-    Warning {
-        code: "shared-mac".into(),
-        text: format!(
-            "the gateways of {a} and {b} have one MAC address: what comes in is told apart by its destination address alone"
-        ),
-        remedy: "give each uplink a source address of its own, or an interface of its own".into(),
     }
 }
