@@ -132,7 +132,7 @@ const PROBE: Table = Table {
         key("path", String, "\"/\"", "`http` and `https` only"),
         key("status", Numbers, "[\"200-399\"]", "`http` and `https` only: statuses that count, such as `[200, \"300-399\"]`"),
         key("ca", String, "the web's", "`https` only: a PEM file with the authorities to trust instead"),
-        key("command", Strings, "none", "`exec` only: `[\"/absolute/path\", \"argument\"]`"),
+        key("command", Strings, "none", "`exec` only: `[\"/absolute/path\", \"argument\"]`. Its environment has `UPLINK_NAME`, `UPLINK_INTERFACE`, `UPLINK_GATEWAY`, `UPLINK_SOURCE`, `UPLINK_MARK`, `UPLINK_TABLE` and `UPLINK_FAMILY` (4 or 6)"),
     ],
     more: "An uplink's own `probe` starts from `[probe]`. With another `type` the ports and the keys of one type only start from their defaults.
 `status` warns of probes that cannot see beyond the provider's router.",
@@ -369,7 +369,8 @@ const HOOKS: Table = Table {
             "how long it may take before it is killed, 100ms to 5min",
         ),
     ],
-    more: "",
+    more: "Its environment has `UPLINK_NAME`, `UPLINK_STATE`, `UPLINK_OLD_STATE`, `UPLINK_REASON`, `UPLINK_INTERFACE`, `UPLINK_GATEWAY`,\n\
+           `UPLINK_SHARE` (0 to 1), `UPLINK_TIME` (RFC 3339) and `UPLINK_SEQ` (the number of the event in `uplink events`).",
 };
 
 const KERNEL: Table = Table {
