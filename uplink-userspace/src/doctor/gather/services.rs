@@ -11,19 +11,25 @@ use super::{list, text};
 const ROOTS: [&str; 4] = ["/usr/lib", "/usr/local/lib", "/run", "/etc"];
 
 /// Names of the processes in our network namespace. Where somebody may not look at another's
-/// namespace, it counts as ours.
+/// namespace, this host's services count, and those of containers do not.
 pub(super) fn running() -> BTreeSet<String> {
     let namespace = |process: &Path| fs::read_link(process.join("ns/net")).ok();
     let ours = namespace(Path::new("/proc/self"));
-    let here = |process: &PathBuf| {
-        let theirs = namespace(process);
-        theirs.is_none() || theirs == ours
+    let here = |process: &PathBuf| match namespace(process) {
+        None => is_service(&text(process.join("cgroup"))),
+        theirs => theirs == ours,
     };
     let processes = list(Path::new("/proc")).into_iter();
     let names = processes
         .filter(|p| p.join("comm").exists() && here(p))
         .map(|p| text(p.join("comm")).trim().to_owned());
     names.collect()
+}
+
+/// Whether a process in these control groups is a service of this host's systemd.
+fn is_service(cgroups: &str) -> bool {
+    let mut paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.any(|path| path.starts_with("/system.slice/"))
 }
 
 /// networkd's configuration.
@@ -65,6 +71,23 @@ pub(super) fn managed() -> BTreeSet<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_containers_service_is_not_this_hosts() {
+        let service = "system.slice/systemd-networkd.service\n";
+        for (cgroup, is) in [
+            (format!("0::/{service}"), true),
+            (format!("12:pids:/\n1:name=systemd:/{service}"), true),
+            (format!("0::/lxc.payload.web/{service}"), false),
+            (
+                format!("0::/machine.slice/systemd-nspawn@web.service/payload/{service}"),
+                false,
+            ),
+            (String::new(), false),
+        ] {
+            assert_eq!(is_service(&cgroup), is, "{cgroup}");
+        }
+    }
 
     #[test]
     fn drop_ins_are_read_by_name_and_the_administrators_count() {
