@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use uplink_common::{SLOTS, Uplink};
+use uplink_lab::daemon::{run, said, write_config};
 use uplink_lab::traffic::udp_flows;
-use uplink_lab::{Family, Isp, Lab, Shape, Snapshot};
+use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape, Snapshot};
 
 use crate::support::{daemon, expect_share, lab};
 
@@ -25,6 +26,30 @@ pub fn clsact_attach() -> Result<()> {
     let left = before.diff(&Snapshot::take(&lab)?);
     ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));
     Ok(())
+}
+
+/// The ingress qdisc takes the place of clsact, and would ask our egress program about what comes in.
+pub fn clsact_ingress() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let text = Config::default().text(&lab) + "[kernel]\nattach = \"clsact\"\n";
+    write_config(&text)?;
+    lab.router.run("tc qdisc add dev eth0 ingress")?;
+    let before = Snapshot::take(&lab)?;
+    let refused = run(&lab, &["run"])?;
+    println!("    {}", said(&refused));
+    ensure!(
+        refused.status.code() == Some(1) && said(&refused).contains("eth0 has an ingress qdisc"),
+        "{}",
+        said(&refused)
+    );
+    let left = before.diff(&Snapshot::take(&lab)?);
+    ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    lab.router.run("tc qdisc del dev eth0 ingress")?;
+    lab.router.run("tc qdisc add dev eth0 clsact")?;
+    let daemon = Daemon::restart(&lab)?;
+    daemon.await_up()?;
+    expect_share("clsact", &udp_flows(&lab, 2_000, Family::V4)?, 75.0, 4.0)?;
+    daemon.stop()
 }
 
 pub fn bpftool_shows_fields() -> Result<()> {

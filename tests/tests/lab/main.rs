@@ -270,6 +270,7 @@ const SCENARIOS: &[Scenario] = &[
     ("top_without_terminal", top::without_terminal),
     ("pages_are_clean", top::pages),
     ("clsact_attach", kernel::clsact_attach),
+    ("clsact_ingress", kernel::clsact_ingress),
     ("bpftool_shows_fields", kernel::bpftool_shows_fields),
     ("bpftool_edits_take_effect", kernel::bpftool_edits_take_effect),
 ];

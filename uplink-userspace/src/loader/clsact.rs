@@ -1,6 +1,6 @@
 //! Filters of the clsact qdisc, for kernels before 6.6.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::programs::SchedClassifier;
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcHandle, qdisc_add_clsact,
@@ -32,7 +32,14 @@ pub struct ClsactPort {
 
 /// Adds our filter, or replaces the one that is there, so that it is never missing.
 pub(super) fn attach(program: &mut SchedClassifier, port: &Port, side: TcAttachType) -> Result<bool> {
-    let _ = qdisc_add_clsact(&port.name);
+    if qdisc_add_clsact(&port.name).is_err() && has_qdisc(&port.name, "ingress") {
+        // It takes a filter for the way out, too, and asks it on the way in.
+        bail!(
+            "{0} has an ingress qdisc, where the clsact qdisc has to be: `tc qdisc del dev {0} ingress && tc qdisc add dev {0} clsact`, \
+             and add its filters there again",
+            port.name
+        );
+    }
     let handle = TcHandle::new(0, HANDLE);
     let options = NlOptions {
         priority: PRIORITY,
@@ -90,7 +97,12 @@ pub(super) fn remove(port: &ClsactPort) {
 /// Whether an interface has a clsact qdisc.
 #[must_use]
 pub fn has_clsact(interface: &str) -> bool {
-    tc(&["qdisc", "show", "dev", interface]).is_some_and(|out| out.contains("clsact"))
+    has_qdisc(interface, "clsact")
+}
+
+fn has_qdisc(interface: &str, kind: &str) -> bool {
+    let is_one = |line: &str| line.split_whitespace().nth(1) == Some(kind);
+    tc(&["qdisc", "show", "dev", interface]).is_some_and(|out| out.lines().any(is_one))
 }
 
 /// Somebody else's filters on our qdisc keep it.
