@@ -68,6 +68,7 @@ const LIMITS: &[(&str, Duration)] = &[
     ("fleet_kill9", Duration::from_secs(300)),
     ("kill_nth_start", Duration::from_secs(480)),
     ("kill_nth_failover", Duration::from_secs(360)),
+    ("kill_nth_stop", Duration::from_secs(120)),
     ("detect_default", Duration::from_secs(300)),
     ("detect_50ms", Duration::from_secs(240)),
     ("detect_passive", Duration::from_secs(300)),
