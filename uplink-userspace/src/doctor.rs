@@ -6,7 +6,7 @@ mod gather;
 mod report;
 
 use std::fmt;
-use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::io::{self, ErrorKind, IsTerminal as _};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -77,7 +77,7 @@ pub async fn doctor(options: &Options, json: bool) -> Result<()> {
     let mut found = checks::host(&facts);
     let configured = configured(options, &facts, &mut found).await;
     let found = report::arranged(found);
-    print(&match json {
+    inspect::print(&match json {
         true => report::json(&found)?,
         false => report::text(&found, is_coloured()),
     })?;
@@ -92,14 +92,6 @@ pub async fn doctor(options: &Options, json: bool) -> Result<()> {
 fn is_coloured() -> bool {
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     io::stdout().is_terminal() && !unwanted
-}
-
-/// A pager that was left is no failure.
-fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
-        _ => Ok(()),
-    }
 }
 
 /// What can be said with the configuration only.

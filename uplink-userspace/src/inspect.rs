@@ -83,7 +83,7 @@ fn tagged(options: &Options, config: &Config) -> u8 {
 }
 
 /// A pager that was left is no failure.
-fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(()),
