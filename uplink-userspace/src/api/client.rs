@@ -67,26 +67,49 @@ fn patience(method: &str) -> Duration {
     }
 }
 
+/// Asks, and once more where the daemon hangs up before it says anything: it makes room for others among many clients
+/// by whoever it has not heard yet.
 async fn talk(
     runtime_dir: &Path,
     patience: Duration,
     request: &Value,
     mut take: impl FnMut(Value) -> Result<()>,
 ) -> Result<()> {
-    let (read, mut write) = connect(runtime_dir).await?.into_split();
     let mut bytes = serde_json::to_vec(request)?;
     bytes.push(0);
-    write.write_all(&bytes).await.map_err(lost)?;
+    let begun = Instant::now();
+    loop {
+        let mut heard = false;
+        let result = talk_once(runtime_dir, patience, &bytes, |part| {
+            heard = true;
+            take(part)
+        });
+        match result.await {
+            Err(e) if !heard && e.is::<Cut>() && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(TURN).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn talk_once(
+    runtime_dir: &Path,
+    patience: Duration,
+    request: &[u8],
+    mut take: impl FnMut(Value) -> Result<()>,
+) -> Result<()> {
+    let (read, mut write) = connect(runtime_dir).await?.into_split();
+    write.write_all(request).await.map_err(cut)?;
     let mut read = BufReader::new(read);
+    let mut bytes = Vec::new();
     loop {
         bytes.clear();
         let answer = tokio::time::timeout(patience, read.read_until(0, &mut bytes)).await;
         answer
             .with_context(|| format!("the daemon does not answer within {} s", patience.as_secs()))?
-            .map_err(lost)?;
-        if bytes.pop() != Some(0) {
-            anyhow::bail!(Gone("the daemon has gone while answering".into()));
-        }
+            .map_err(cut)?;
+        anyhow::ensure!(bytes.pop() == Some(0), Cut);
         let answer: Value = serde_json::from_slice(&bytes).context("the daemon's answer is no JSON")?;
         let continues = answer["continues"] == true;
         take(parameters(answer)?)?;
@@ -135,16 +158,15 @@ async fn connect(runtime_dir: &Path) -> Result<UnixStream> {
     })
 }
 
-/// An answer that was cut off.
-fn lost(_: std::io::Error) -> anyhow::Error {
-    anyhow!(Gone("the daemon has gone while answering".into()))
+fn cut(_: std::io::Error) -> anyhow::Error {
+    anyhow!(Cut)
 }
 
 /// Whether the daemon does not run, or has ended, so that waiting for it makes sense.
 #[must_use]
 pub fn is_gone(error: &anyhow::Error) -> bool {
     let stopping = error.downcast_ref::<Error>().is_some_and(|e| e.name == STOPPING);
-    stopping || error.downcast_ref::<Gone>().is_some()
+    stopping || error.is::<Gone>() || error.is::<Cut>()
 }
 
 /// There is no daemon, or no longer; in words.
@@ -158,3 +180,15 @@ impl fmt::Display for Gone {
 }
 
 impl std::error::Error for Gone {}
+
+/// The answer was cut off.
+#[derive(Debug)]
+struct Cut;
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the daemon has gone while answering")
+    }
+}
+
+impl std::error::Error for Cut {}

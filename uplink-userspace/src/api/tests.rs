@@ -1,6 +1,6 @@
 use super::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 
 /// Runs `test` against a socket whose requests `answer` takes.
 fn with_server<F: Future<Output = ()>>(answer: fn(Request), test: impl FnOnce(PathBuf) -> F) {
@@ -177,5 +177,40 @@ fn the_command_knows_a_daemon_that_has_gone() {
             is_gone(&refused) && refused.to_string().contains("nobody answers"),
             "{refused:#}"
         );
+    });
+}
+
+/// Hangs up on so many clients, as [`serve`] does on those that are idle when it is full, then answers.
+async fn impatient(listener: UnixListener, hang_ups: usize) {
+    for _ in 0..hang_ups {
+        drop(listener.accept().await.unwrap());
+    }
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = [0; 512];
+    assert!(stream.read(&mut request).await.unwrap() > 0);
+    stream
+        .write_all(b"{\"parameters\":{\"n\":0},\"continues\":true}\0{\"par")
+        .await
+        .unwrap();
+}
+
+#[test]
+fn the_command_asks_again_only_while_it_has_not_been_heard() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let dir = tempfile::tempdir().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime.unwrap(), async {
+        local.spawn_local(impatient(bind(&path(dir.path())).unwrap(), 3));
+        let mut heard = 0;
+        let take = |_| {
+            heard += 1;
+            Ok(())
+        };
+        let error = stream(dir.path(), "parts", json!({}), take).await.unwrap_err();
+        assert!(
+            is_gone(&error) && error.to_string().contains("while answering"),
+            "{error:#}"
+        );
+        assert_eq!(heard, 1, "an answer that has begun is not asked for again");
     });
 }
