@@ -1,0 +1,122 @@
+//! What a packet costs, here and with what users would pick instead: `cargo xtask bench`.
+//!
+//! Every sample is taken in fresh namespaces, and all contestants take turns, round by round, so that what changes on
+//! the machine meanwhile meets all of them. Compare ratios within a run, never times of two.
+
+mod contestants;
+mod limits;
+mod machine;
+mod plot;
+mod report;
+mod wire;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use uplink_common::load::MOST_FLOWS;
+
+use contestants::{ALL, Case, Contestant};
+use report::{Report, Row};
+use wire::{Sample, Wire};
+
+/// How often a disturbed sample is taken.
+const ATTEMPTS: u32 = 5;
+
+/// Measure packets, here and with what users would pick instead
+#[derive(Parser)]
+struct Args {
+    /// Rounds; each contestant has one sample a round
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// How many flows there are
+    #[arg(long, value_delimiter = ',', default_value = "1,1000,100000,1000000")]
+    flows: Vec<u32>,
+    /// Packets of a sample
+    #[arg(long, default_value_t = 300_000)]
+    packets: u32,
+    /// These contestants alone
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// These cases alone: v4, v4-nat, v6, v6-nat
+    #[arg(long, value_delimiter = ',')]
+    case: Vec<String>,
+    /// Where to put `forwarding.json` and the plots
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// What cargo says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    ensure!(
+        args.flows.iter().all(|n| (1..=MOST_FLOWS).contains(n)),
+        "1 to {MOST_FLOWS} flows"
+    );
+    uplink_lab::isolate()?;
+    let _limits = limits::raise(&args.flows)?;
+    let cases: Vec<Case> = Case::ALL
+        .into_iter()
+        .filter(|case| args.case.is_empty() || args.case.iter().any(|name| name == case.short()))
+        .collect();
+    let wanted = |c: &&Contestant| args.only.is_empty() || args.only.iter().any(|name| name == c.name);
+    let contestants: Vec<&Contestant> = ALL.iter().filter(wanted).collect();
+    ensure!(!contestants.is_empty() && !cases.is_empty(), "nothing to measure");
+    let mut report = Report::new(&args.flows);
+    for round in 1..=args.rounds {
+        for case in &cases {
+            for contestant in contestants.iter().filter(|c| c.fits(*case)) {
+                let samples = sample(contestant, *case, &args);
+                let samples = samples.with_context(|| format!("{}, {}", contestant.name, case.name()))?;
+                report.add(contestant, *case, &samples);
+            }
+            eprintln!("round {round} of {}: {}", args.rounds, case.name());
+        }
+    }
+    print!("{}", report.text());
+    if let Some(directory) = &args.out {
+        std::fs::create_dir_all(directory)?;
+        std::fs::write(directory.join("forwarding.json"), report.json()?)?;
+        for case in &cases {
+            let rows: Vec<&Row> = report.rows_of(*case).collect();
+            let file = directory.join(format!("forwarding-{}.svg", case.short()));
+            let title = format!("{}: {}", case.name(), report.machine());
+            plot::bars(&file, &title, &args.flows, &rows)?;
+        }
+    }
+    Ok(())
+}
+
+/// One sample for each number of flows, from few to many.
+fn sample(contestant: &Contestant, case: Case, args: &Args) -> Result<Vec<Sample>> {
+    let mut wire = Wire::build(contestant.driver)?;
+    let _guard = contestant.set_up(&wire, case)?;
+    let mut samples = Vec::new();
+    for flows in &args.flows {
+        let Some(share) = contestant.share else {
+            samples.push(wire.measure(case.v6, *flows, args.packets)?);
+            continue;
+        };
+        wire.warm(case.v6, *flows)?;
+        let sample = undisturbed(&mut wire, case, *flows, args.packets)?;
+        // One flow has one uplink.
+        let share = Some(share).filter(|_| *flows >= 1000);
+        wire::check(&sample, case.nat, share).with_context(|| format!("{flows} flows"))?;
+        samples.push(sample);
+    }
+    Ok(samples)
+}
+
+/// Where something else had the CPU for long, rings overflow: such a sample says nothing.
+fn undisturbed(wire: &mut Wire, case: Case, flows: u32, packets: u32) -> Result<Sample> {
+    let mut sample = wire.measure(case.v6, flows, packets)?;
+    for _ in 1..ATTEMPTS {
+        if sample.lost == 0 {
+            break;
+        }
+        sample = wire.measure(case.v6, flows, packets)?;
+    }
+    Ok(sample)
+}
