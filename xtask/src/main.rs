@@ -1,5 +1,6 @@
 //! `cargo xtask`: builds, runs, tests, packages and installs uplink. It runs tools and holds no product logic.
 
+mod bench;
 mod build;
 mod install;
 mod package;
@@ -32,6 +33,8 @@ enum Command {
     Run(run::Args),
     /// Check format and lints, build, and run every test (the packet and lab tests as root)
     Test(test::Args),
+    /// Build, then measure what a packet costs, beside what else could route it (as root)
+    Bench(bench::Args),
     /// Format the workspace
     Fmt,
     /// Build, then install the daemon, its unit, and the names for `ip route` and `ip rule`
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Build => build::build(&workspace).map(drop),
         Command::Run(args) => run::run(&workspace, &args),
         Command::Test(args) => test::test(&workspace, &args),
+        Command::Bench(args) => bench::bench(&workspace, &args),
         Command::Fmt => shell::run(workspace.cargo().args(["fmt", "--all"])),
         Command::Install(args) => install::install(&workspace, &args),
         Command::Package(args) => package::package(&workspace, &args),

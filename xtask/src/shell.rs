@@ -9,6 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// Has cargo start what it built by a sudo that asks nothing.
+pub const SUDO_RUNNER: &str = r#"target."cfg(all())".runner = ["sudo", "-n", "-E"]"#;
+
 /// Runs a command to its end; its failure is ours.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command

@@ -90,7 +90,7 @@ fn run_suite(workspace: &Workspace, suite: Suite, object: &Path, tally: &mut Tal
     let mut cargo = workspace.cargo();
     if suite != Suite::Unit && !shell::is_root() {
         // cargo stays the user's, only the tests become root.
-        cargo.args(["--config", r#"target."cfg(all())".runner = ["sudo", "-n", "-E"]"#]);
+        cargo.args(["--config", shell::SUDO_RUNNER]);
     }
     cargo.args(["test", "--no-fail-fast"]);
     match suite {

@@ -10,7 +10,10 @@ use uplink_lab::daemon::binary;
 use crate::wire::Wire;
 
 /// Where the daemon's files are, on the private tmpfs.
-const DIRECTORY: &str = uplink_lab::isolate::LAB_DIR;
+pub const DIRECTORY: &str = uplink_lab::isolate::LAB_DIR;
+
+/// Where the daemon pins its maps.
+pub const PINS: &str = "/sys/fs/bpf/uplink";
 
 /// How packets are forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,13 +83,20 @@ pub struct Contestant {
 #[derive(Default)]
 pub struct Guard(Option<Child>);
 
+impl Guard {
+    /// The daemon's process.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.0.as_ref().context("no daemon")?.id())
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(daemon) = &mut self.0 {
             let _ = daemon.kill();
             let _ = daemon.wait();
             let _ = std::fs::remove_dir_all("/run/uplink");
-            let _ = std::fs::remove_dir_all(format!("{}/uplink", uplink_lab::isolate::BPFFS));
+            let _ = std::fs::remove_dir_all(PINS);
         }
     }
 }
@@ -149,7 +159,7 @@ pub const ALL: &[Contestant] = &[
         about: "uplink: the packet's mark, a rule for each",
         driver: PASS,
         share: BALANCED,
-        set_up: |wire, case| uplink(wire, case, ""),
+        set_up: |wire, case| start(wire, case, ""),
         fits: |_| true,
     },
 ];
@@ -170,7 +180,7 @@ impl Contestant {
 
 fn plain(wire: &Wire, case: Case) -> Result<Guard> {
     let (all, [gateway, _]) = case.default_route();
-    wire.router.ip(&format!("route add {all} via {gateway}\n"))?;
+    wire.router.ip(&format!("route replace {all} via {gateway}\n"))?;
     masquerade(wire, case)
 }
 
@@ -206,7 +216,7 @@ fn masquerade(wire: &Wire, case: Case) -> Result<Guard> {
             "ip saddr 172.16.0.0/16"
         };
         wire.router.nft(&format!(
-            "table inet nat {{ chain post {{ type nat hook postrouting priority srcnat\n{clients} masquerade\n}}\n}}\n"
+            "table inet nat {{}}\nflush table inet nat\ntable inet nat {{ chain post {{ type nat hook postrouting priority srcnat\n{clients} masquerade\n}}\n}}\n"
         ))?;
     }
     Ok(Guard::default())
@@ -319,18 +329,41 @@ fn feed(wire: &Wire, program: &str, arguments: &str, input: &str) -> Result<()> 
     Ok(())
 }
 
-/// The daemon, as a user runs it.
-fn uplink(wire: &Wire, case: Case, kernel: &str) -> Result<Guard> {
+/// Writes the daemon's configuration.
+pub fn write(case: Case, more: &str) -> Result<()> {
+    write_local(case, more, None)
+}
+
+fn write_local(case: Case, more: &str, cgroup: Option<&str>) -> Result<()> {
     let nat = if case.nat { "masquerade" } else { "off" };
+    let local = cgroup.map_or("enabled = false".into(), |c| format!("cgroup = \"{c}\""));
     let text = format!(
         "[[uplink]]\nname = \"isp1\"\ninterface = \"eth0\"\ngateway = \"192.168.1.1\"\ngateway6 = \"fd00:1::1\"\nweight = 3\n\
          [[uplink]]\nname = \"isp2\"\ninterface = \"eth0\"\ngateway = \"10.0.0.1\"\ngateway6 = \"fd00:2::1\"\nweight = 1\n\
-         [lan]\ninterfaces = [\"eth0\"]\n[local]\nenabled = false\n[nat]\nmode = \"{nat}\"\n[kernel]\nflows = 2097152\n{kernel}"
+         [lan]\ninterfaces = [\"eth0\"]\n[local]\n{local}\n[nat]\nmode = \"{nat}\"\n[kernel]\nflows = 2097152\n{more}"
     );
-    std::fs::write(format!("{DIRECTORY}/uplink.toml"), text)?;
+    Ok(std::fs::write(format!("{DIRECTORY}/uplink.toml"), text)?)
+}
+
+/// The daemon, as a user runs it, until it finds both uplinks up.
+pub fn start(wire: &Wire, case: Case, more: &str) -> Result<Guard> {
+    write(case, more)?;
+    run(wire, case)
+}
+
+/// The same, steering the sockets of this cgroup, too; without one, no daemon.
+pub fn start_local(wire: &Wire, case: Case, cgroup: Option<&str>) -> Result<Guard> {
+    let Some(cgroup) = cgroup else {
+        return plain(wire, case);
+    };
+    write_local(case, "", Some(cgroup))?;
+    run(wire, case)
+}
+
+fn run(wire: &Wire, case: Case) -> Result<Guard> {
     // The router has a default route before the daemon comes, as every router has.
     let (all, [gateway, _]) = case.default_route();
-    wire.router.ip(&format!("route add {all} via {gateway}\n"))?;
+    wire.router.ip(&format!("route replace {all} via {gateway}\n"))?;
     let log = File::create(format!("{DIRECTORY}/daemon.log"))?;
     let mut command = daemon(wire, &["run"])?;
     let child = command.stdout(log.try_clone()?).stderr(log).spawn()?;
@@ -358,7 +391,6 @@ pub fn daemon(wire: &Wire, arguments: &[&str]) -> Result<Command> {
     let program = binary()?;
     let program = program.to_str().context("a path that is no UTF-8")?;
     let mut command = wire.router.command(program);
-    let bpffs = format!("{}/uplink", uplink_lab::isolate::BPFFS);
     let config = format!("{DIRECTORY}/uplink.toml");
     command.args([
         "--config",
@@ -366,7 +398,7 @@ pub fn daemon(wire: &Wire, arguments: &[&str]) -> Result<Command> {
         "--runtime-dir",
         "/run/uplink",
         "--bpffs",
-        &bpffs,
+        PINS,
     ]);
     command.args(arguments);
     Ok(command)

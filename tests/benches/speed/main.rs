@@ -3,25 +3,45 @@
 //! Every sample is taken in fresh namespaces, and all contestants take turns, round by round, so that what changes on
 //! the machine meanwhile meets all of them. Compare ratios within a run, never times of two.
 
+mod connect;
 mod contestants;
+mod control;
 mod limits;
 mod machine;
 mod plot;
+mod programs;
 mod report;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use uplink_common::load::MOST_FLOWS;
 
 use contestants::{ALL, Case, Contestant};
-use report::{Report, Row};
+use report::{Fact, Report, Row};
 use wire::{Sample, Wire};
 
 /// How often a disturbed sample is taken.
 const ATTEMPTS: u32 = 5;
+
+/// What can be measured.
+#[derive(Clone, Copy, PartialEq, Debug, clap::ValueEnum)]
+enum Part {
+    /// Packets through the router, ours and others
+    Forwarding,
+    /// Each program by itself
+    Programs,
+    /// A new table
+    Swap,
+    /// Connecting sockets
+    Connect,
+    /// Start and reload with many policies
+    Policies,
+    /// A failover with few flows and many, and memory
+    Failover,
+}
 
 /// Measure packets, here and with what users would pick instead
 #[derive(Parser)]
@@ -41,7 +61,10 @@ struct Args {
     /// These cases alone: v4, v4-nat, v6, v6-nat
     #[arg(long, value_delimiter = ',')]
     case: Vec<String>,
-    /// Where to put `forwarding.json` and the plots
+    /// These parts alone
+    #[arg(long, value_delimiter = ',', value_enum)]
+    part: Vec<Part>,
+    /// Where to put `speed.json` and the plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// What cargo says to every benchmark
@@ -65,26 +88,71 @@ fn main() -> Result<()> {
     let contestants: Vec<&Contestant> = ALL.iter().filter(wanted).collect();
     ensure!(!contestants.is_empty() && !cases.is_empty(), "nothing to measure");
     let mut report = Report::new(&args.flows);
+    if args.parts(Part::Forwarding) {
+        forwarding(&mut report, &contestants, &cases, &args)?;
+    }
+    facts(&mut report, &args)?;
+    print!("{}", report.text());
+    match &args.out {
+        Some(directory) => save(&report, directory, &cases, &args.flows),
+        None => Ok(()),
+    }
+}
+
+impl Args {
+    fn parts(&self, part: Part) -> bool {
+        self.part.is_empty() || self.part.contains(&part)
+    }
+}
+
+/// In turns.
+fn forwarding(report: &mut Report, contestants: &[&Contestant], cases: &[Case], args: &Args) -> Result<()> {
     for round in 1..=args.rounds {
-        for case in &cases {
+        for case in cases {
             for contestant in contestants.iter().filter(|c| c.fits(*case)) {
-                let samples = sample(contestant, *case, &args);
+                let samples = sample(contestant, *case, args);
                 let samples = samples.with_context(|| format!("{}, {}", contestant.name, case.name()))?;
                 report.add(contestant, *case, &samples);
             }
             eprintln!("round {round} of {}: {}", args.rounds, case.name());
         }
     }
-    print!("{}", report.text());
-    if let Some(directory) = &args.out {
-        std::fs::create_dir_all(directory)?;
-        std::fs::write(directory.join("forwarding.json"), report.json()?)?;
-        for case in &cases {
-            let rows: Vec<&Row> = report.rows_of(*case).collect();
-            let file = directory.join(format!("forwarding-{}.svg", case.short()));
-            let title = format!("{}: {}", case.name(), report.machine());
-            plot::bars(&file, &title, &args.flows, &rows)?;
+    Ok(())
+}
+
+/// What is no contest.
+fn facts(report: &mut Report, args: &Args) -> Result<()> {
+    let ours = ALL
+        .iter()
+        .find(|c| c.name == "uplink-mark")
+        .context("uplink-mark")?;
+    let most = args.flows.iter().max().copied().unwrap_or(1);
+    let parts: [(Part, &dyn Fn() -> Result<Vec<Fact>>); 5] = [
+        (Part::Programs, &|| programs::measure(ours)),
+        (Part::Swap, &control::swap),
+        (Part::Connect, &|| connect::measure(ours)),
+        (Part::Policies, &|| control::policies(ours)),
+        (Part::Failover, &|| {
+            Ok([control::failover(ours, 10)?, control::failover(ours, most)?].concat())
+        }),
+    ];
+    for (part, measure) in parts {
+        if args.parts(part) {
+            report.tell(measure().with_context(|| format!("{part:?}"))?);
+            eprintln!("{part:?}: done");
         }
+    }
+    Ok(())
+}
+
+fn save(report: &Report, directory: &Path, cases: &[Case], flows: &[u32]) -> Result<()> {
+    std::fs::create_dir_all(directory)?;
+    std::fs::write(directory.join("speed.json"), report.json()?)?;
+    for case in cases {
+        let rows: Vec<&Row> = report.rows_of(*case).collect();
+        let file = directory.join(format!("forwarding-{}.svg", case.short()));
+        let title = format!("{}: {}", case.name(), report.machine());
+        plot::bars(&file, &title, flows, &rows)?;
     }
     Ok(())
 }

@@ -21,10 +21,31 @@ pub struct Row {
     pub ns: Vec<Vec<f64>>,
 }
 
+/// Anything else that was measured.
+#[derive(Clone)]
+pub struct Fact {
+    of: String,
+    what: String,
+    value: f64,
+    unit: &'static str,
+}
+
+impl Fact {
+    pub fn new(of: &str, what: &str, value: f64, unit: &'static str) -> Self {
+        Self {
+            of: of.to_owned(),
+            what: what.to_owned(),
+            value,
+            unit,
+        }
+    }
+}
+
 pub struct Report {
     flows: Vec<u32>,
     machine: Value,
     rows: Vec<Row>,
+    facts: Vec<Fact>,
 }
 
 impl Report {
@@ -33,7 +54,13 @@ impl Report {
             flows: flows.to_vec(),
             machine: machine::describe(),
             rows: Vec::new(),
+            facts: Vec::new(),
         }
+    }
+
+    /// What is no sample of a contestant.
+    pub fn tell(&mut self, facts: Vec<Fact>) {
+        self.facts.extend(facts);
     }
 
     /// Where it was measured.
@@ -63,17 +90,35 @@ impl Report {
 
     /// For people.
     pub fn text(&self) -> String {
-        let mut text = format!(
-            "{}\nNanoseconds a packet on one CPU: median (least to most), and the ratio to `{YARDSTICK}`.\n",
-            self.machine()
-        );
+        let mut text = self.machine() + "\n";
+        if !self.rows.is_empty() {
+            let _ = writeln!(
+                text,
+                "Nanoseconds a packet on one CPU: median (least to most), and the ratio to `{YARDSTICK}`."
+            );
+        }
         for case in Case::ALL {
             let rows: Vec<&Row> = self.rows_of(case).collect();
             if !rows.is_empty() {
                 let _ = writeln!(text, "\n{}\n{}", case.name(), self.table(&rows));
             }
         }
+        if !self.facts.is_empty() {
+            let _ = writeln!(text, "\n{}", self.facts_table());
+        }
         text
+    }
+
+    fn facts_table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        for fact in &self.facts {
+            table.add_row([&fact.of, &fact.what, &number(fact.value), fact.unit]);
+        }
+        if let Some(column) = table.column_mut(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
     }
 
     fn table(&self, rows: &[&Row]) -> Table {
@@ -106,8 +151,24 @@ impl Report {
                 })
             })
         });
-        let all = json!({ "machine": self.machine, "rows": rows.collect::<Vec<_>>() });
+        let facts = self
+            .facts
+            .iter()
+            .map(|fact| json!({ "of": fact.of, "what": fact.what, "value": fact.value, "unit": fact.unit }));
+        let all = json!({
+            "machine": self.machine,
+            "rows": rows.collect::<Vec<_>>(),
+            "facts": facts.collect::<Vec<_>>(),
+        });
         Ok(serde_json::to_string_pretty(&all)? + "\n")
+    }
+}
+
+fn number(value: f64) -> String {
+    if value.abs() < 100.0 && value.fract() != 0.0 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.0}")
     }
 }
 

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, MapData, PerCpuArray};
-use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use uplink_common::load::{CLIENTS, FRAME, Load, Seen};
+use uplink_common::load::{CLIENTS, FRAME, Load, MOST_FLOWS, Seen};
 use uplink_lab::Namespace;
 
 /// Frames that are in flight at one time; a ring of veth takes 256.
@@ -21,8 +21,9 @@ const BATCH: u32 = 64;
 /// `struct xdp_md` of `linux/bpf.h`, as far as it says anything: the frame's end and the interface it came in by.
 const CONTEXT: usize = 24;
 /// The MAC addresses at the far end: of the gateways by their last byte, 0 of the clients.
-const FAR_MAC: [u8; 6] = [2, 0, 0, 0, 0xfa, 0];
-const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0x0a, 1];
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0xfa, 0];
+pub const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0xfa, 1];
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0x0a, 1];
 
 /// The two providers' gateways: name, addresses, the router's addresses.
 const GATEWAYS: [(&str, &str, &str, &str, &str); 2] = [
@@ -61,6 +62,11 @@ impl Wire {
         attach(&mut ebpf, &far, "wire_sink")?;
         attach(&mut ebpf, &router, driver)?;
         xdp(&mut ebpf, "wire_generate")?.load()?;
+        let nothing: &mut SchedClassifier = ebpf
+            .program_mut("wire_nothing")
+            .context("wire_nothing")?
+            .try_into()?;
+        nothing.load()?;
         let load = Array::try_from(ebpf.take_map("load").context("map `load`")?)?;
         let seen = PerCpuArray::try_from(ebpf.take_map("seen").context("map `seen`")?)?;
         let far_index = far.enter(|| nix::net::if_::if_nametoindex("eth0"))??;
@@ -100,12 +106,34 @@ impl Wire {
         })
     }
 
+    /// Sends some packets, one of each flow from this one on, and tells where they went.
+    pub fn burst(&mut self, start: u32, packets: u32) -> Result<[u64; 3]> {
+        self.set(false, MOST_FLOWS, |load| load.next = start)?;
+        let before = self.seen()?;
+        self.send(packets)?;
+        Ok(difference(&self.seen()?, &before).by_gateway)
+    }
+
+    /// A gateway is there no longer.
+    pub fn silence(&self, gateway: &str) -> Result<()> {
+        self.far.ip(&format!("link set {gateway} down\n"))
+    }
+
+    /// A packet program that does nothing.
+    pub fn nothing(&self) -> Result<&SchedClassifier> {
+        let program = self
+            .ebpf
+            .program("wire_nothing")
+            .context("no program wire_nothing")?;
+        Ok(program.try_into()?)
+    }
+
     fn set(&mut self, v6: bool, flows: u32, and: impl FnOnce(&mut Load)) -> Result<()> {
         let mut load = Load {
             flows,
             v6: u32::from(v6),
             router: ROUTER_MAC,
-            client: FAR_MAC,
+            client: CLIENT_MAC,
             ..Load::default()
         };
         and(&mut load);
@@ -196,7 +224,7 @@ fn connect(router: &Namespace, far: &Namespace) -> Result<()> {
     router.sysctl("ipv6/conf/all/forwarding", "1")?;
     far.ip(&format!(
         "link add eth0 address {} type veth peer name eth0 address {} netns {}\nlink set eth0 up\n",
-        mac(FAR_MAC),
+        mac(CLIENT_MAC),
         mac(ROUTER_MAC),
         router.path()
     ))?;
@@ -208,7 +236,7 @@ fn connect(router: &Namespace, far: &Namespace) -> Result<()> {
     };
     far.ip(&(0..CLIENTS).map(client).collect::<String>())?;
     for (n, (name, v4, v6, source4, source6)) in (1..).zip(GATEWAYS) {
-        let [head @ .., _] = FAR_MAC;
+        let [head @ .., _] = CLIENT_MAC;
         let address = mac([head[0], head[1], head[2], head[3], head[4], n]);
         far.ip(&format!(
             "link add {name} link eth0 address {address} type macvlan mode private\nlink set {name} up\n\
