@@ -46,6 +46,17 @@ impl Addr {
         [self.0[12], self.0[13], self.0[14], self.0[15]]
     }
 
+    /// As two words, for hashes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> [u64; 2] {
+        let b = &self.0;
+        [
+            u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
+            u64::from_le_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
+        ]
+    }
+
     /// Unicast beyond the link: not multicast, broadcast, unspecified, loopback or link-local.
     /// Addresses that are local to this host are not known here.
     #[inline(always)]

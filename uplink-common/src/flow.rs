@@ -30,13 +30,12 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub fn words(&self) -> [u64; 5] {
-        let s = &self.src.0;
-        let d = &self.dst.0;
+        let ([a, b], [c, d]) = (self.src.words(), self.dst.words());
         [
-            word(s, 0),
-            word(s, 8),
-            word(d, 0),
-            word(d, 8),
+            a,
+            b,
+            c,
+            d,
             u64::from_le_bytes([
                 self.sport[0],
                 self.sport[1],
@@ -80,19 +79,5 @@ pub const fn socket(cookie: u64) -> Addr {
 #[inline(always)]
 #[must_use]
 pub const fn is_socket(src: &Addr) -> bool {
-    word(&src.0, 0) == 1
-}
-
-#[inline(always)]
-const fn word(b: &[u8; 16], i: usize) -> u64 {
-    u64::from_le_bytes([
-        b[i],
-        b[i + 1],
-        b[i + 2],
-        b[i + 3],
-        b[i + 4],
-        b[i + 5],
-        b[i + 6],
-        b[i + 7],
-    ])
+    src.words()[0] == 1
 }

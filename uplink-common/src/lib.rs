@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod addr;
+pub mod filter;
 pub mod flow;
 pub mod hash;
 pub mod load;
@@ -16,6 +17,7 @@ pub mod record;
 pub mod select;
 
 pub use addr::{Addr, Family};
+pub use filter::Filter;
 pub use flow::FlowKey;
 pub use hash::Seed;
 pub use reason::Reason;

@@ -65,6 +65,8 @@ reasons! {
     BadSlot = "bad-slot",
     /// Seen leaving by an uplink with a private source address: NAT is missing.
     Leaked = "leaked",
+    /// Dropped: came in with a source address of this host.
+    Spoofed = "spoofed",
     /// A socket of this host: placed on an uplink.
     HostPicked = "host-picked",
     /// A socket of this host: its program chose the address, the device or a mark.

@@ -1,10 +1,10 @@
 //! The records in the maps. Sizes are asserted: both sides must agree on every byte.
 
-use crate::{Addr, Family, Seed};
+use crate::{Addr, Family, Filter, Seed};
 
 /// Number of the contract between programs, maps and user space. Raised when a record, a map
 /// or a meaning changes; pins of another ABI are refused, not reinterpreted.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;
 
 /// Entries of the slot table: a prime, as Maglev (Eisenbud et al., NSDI 2016) wants it, and
 /// large enough that shares are within 0.1 points of the weights.
@@ -28,6 +28,8 @@ pub const TRANSIT: u32 = 4;
 pub const TRANSLATES: u32 = 8;
 /// [`Config::flags`]: policies go by names, so DNS packets are shown to user space.
 pub const LEARNS: u32 = 16;
+/// [`Config::flags`]: a packet from outside with a source address of this host is refused, as the kernel would.
+pub const GUARDS: u32 = 32;
 
 /// [`Uplink::families`]: serves IPv4.
 pub const SERVES_V4: u32 = 1;
@@ -60,7 +62,7 @@ pub struct Config {
     pub bank: u32,
     /// Highest uplink id in use.
     pub uplinks: u32,
-    /// [`DEFRAGMENTED`], [`UNTRANSLATED_LEAK`], [`TRANSIT`], [`TRANSLATES`].
+    /// [`DEFRAGMENTED`], [`UNTRANSLATED_LEAK`], [`TRANSIT`], [`TRANSLATES`], [`LEARNS`], [`GUARDS`].
     pub flags: u32,
     /// Secret of the flow hash.
     pub seed: Seed,
@@ -73,8 +75,10 @@ pub struct Config {
     pub stale_after_s: u32,
     /// The bank of the policies that is live, 0 or 1.
     pub policy_bank: u32,
-    /// Always zero.
-    pub pad: u32,
+    /// Index of the interface where this host's own packets come in again, the aggregate's inner end; 0: none.
+    pub unguarded: u32,
+    /// Which addresses are surely not in map `locals`.
+    pub locals: Filter,
 }
 
 /// Map `uplinks`, by id. Record 0 is the kernel: a pin on it means "leave this flow alone".
@@ -276,7 +280,7 @@ const _: () = assert!(size_of::<Policy>() == 16);
 const _: () = assert!(size_of::<Passive>() == 56 + 8 * RTT_BUCKETS);
 const _: () = assert!(size_of::<Opening>() == 16);
 const _: () = assert!(size_of::<Echo>() == 24);
-const _: () = assert!(size_of::<Config>() == 64);
+const _: () = assert!(size_of::<Config>() == 96);
 const _: () = assert!(size_of::<Uplink>() == 80);
 const _: () = assert!(size_of::<Station>() == 12);
 const _: () = assert!(size_of::<Translation>() == 40);

@@ -2,13 +2,13 @@
 
 use aya_ebpf::programs::TcContext;
 use uplink_common::{
-    Config, Reason,
+    Config, Family, Reason,
     record::{AMBIGUOUS, TRANSLATES, UNTRANSLATED_LEAK},
 };
 
 use crate::{
-    act, exempt,
-    maps::{LEAKS, LOCALS, UPLINKS},
+    act, exempt, locals,
+    maps::{LEAKS, UPLINKS},
     overhear,
     parse::{Packet, STAMPED_DATA},
     passive,
@@ -71,11 +71,14 @@ fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) ->
     if value == 0 && !private && look == Look::UnderWay && !translates {
         return Need::Nothing;
     }
-    // Sent by this host, or given its address by NAT.
-    // SAFETY: a copy of four bytes that user space writes whole.
-    match unsafe { LOCALS.get(&packet.source) } {
-        Some(owner) => packet.out = own(ctx, config, *owner, value) as u8,
-        None => others(ctx, config, packet, value, private),
+    if fits(ctx, packet, value) {
+        packet.out = value as u8;
+    } else {
+        // Sent by this host, or given its address by NAT.
+        match locals::owner(config, &packet.source) {
+            Some(owner) => packet.out = own(ctx, config, owner, value) as u8,
+            None => others(ctx, config, packet, value, private),
+        }
     }
     let due = packet.sign == STAMPED_DATA
         && packet.out != 0
@@ -84,6 +87,20 @@ fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) ->
         return Need::Key;
     }
     Need::Place
+}
+
+/// Whether the packet has the mark, the address and the interface of one uplink, as most have that leave: there is
+/// nothing to look up then. Where several uplinks have the address, the mark tells as well.
+#[inline(always)]
+fn fits(ctx: &TcContext, packet: &Packet, value: u32) -> bool {
+    let Some(uplink) = UPLINKS.get(value).filter(|_| value != 0) else {
+        return false;
+    };
+    let source = match packet.family() {
+        Family::V4 => uplink.source[0],
+        Family::V6 => uplink.source[1],
+    };
+    source == packet.source && uplink.ifindex == skb::fields(ctx).ifindex
 }
 
 /// The uplink that a mark names, this host's sockets' included; 0: none. `value` is the mark shifted.

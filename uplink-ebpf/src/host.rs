@@ -16,8 +16,8 @@ use uplink_common::{
 };
 
 use crate::{
-    act,
-    maps::{BYPASS, LOCALS, UPLINKS},
+    act, locals,
+    maps::{BYPASS, UPLINKS},
     pick, pinned,
     policy::{self, About, LOOPBACK, UNKNOWN},
     steer,
@@ -166,8 +166,7 @@ fn place(
     if !dst.is_routable(family) {
         return Err(Reason::NotRoutable);
     }
-    // SAFETY: the entry is only tested for presence.
-    if unsafe { LOCALS.get(&dst) }.is_some() {
+    if locals::owner(config, &dst).is_some() {
         return Err(Reason::Local);
     }
     if BYPASS.get(&Key::new(WHOLE, dst)).is_some() {

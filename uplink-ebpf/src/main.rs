@@ -11,7 +11,7 @@
 
 #[cfg(target_arch = "bpf")]
 use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC,
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::{cgroup_sock_addr, classifier},
     programs::{SockAddrContext, TcContext},
 };
@@ -21,6 +21,7 @@ mod egress;
 mod exempt;
 mod host;
 mod inbound;
+mod locals;
 mod maps;
 mod overhear;
 mod parse;
@@ -35,21 +36,25 @@ mod steer;
 mod translate;
 mod walk;
 
-/// Ingress of an interface where client traffic enters. Marks the packet or leaves it alone,
-/// and always lets the next program and the kernel go on.
+/// Ingress of an interface where client traffic enters. Marks the packet or leaves it alone, and lets the next
+/// program and the kernel go on, unless the kernel alone would refuse the packet's source.
 #[cfg(target_arch = "bpf")]
 #[classifier]
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
-    steer::steer(&ctx);
-    TC_ACT_UNSPEC
+    verdict(steer::steer(&ctx))
 }
 
 /// Ingress of an uplink's interface where no client traffic enters: counts what comes back.
 #[cfg(target_arch = "bpf")]
 #[classifier]
 pub fn uplink_count(ctx: TcContext) -> i32 {
-    steer::count(&ctx);
-    TC_ACT_UNSPEC
+    verdict(steer::count(&ctx))
+}
+
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+const fn verdict(goes_on: bool) -> i32 {
+    if goes_on { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 
 /// Egress of every interface of ours: what leaves by an uplink, and what comes in through us.

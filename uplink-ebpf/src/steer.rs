@@ -4,8 +4,8 @@ use aya_ebpf::programs::TcContext;
 use uplink_common::{ABI, Config, Reason, record::DEFRAGMENTED};
 
 use crate::{
-    act, exempt, inbound,
-    maps::{CONFIG, LOCALS, SCRATCH},
+    act, exempt, inbound, locals,
+    maps::{CONFIG, SCRATCH},
     overhear,
     parse::{self, Packet},
     passive, pinned, place, skb, translate,
@@ -17,27 +17,35 @@ const PACKET_HOST: u32 = 0;
 /// The policy of what no other policy matches.
 pub const EVERYTHING_ELSE: u32 = 0;
 
-/// Steers one packet and counts the outcome.
+/// Steers one packet and counts the outcome. Returns whether it may go on.
 #[inline(always)]
-pub fn steer(ctx: &TcContext) {
+pub fn steer(ctx: &TcContext) -> bool {
     let reason = match path(ctx) {
         Ok(reason) | Err(reason) => reason,
     };
     act::count(reason);
+    !matches!(reason, Reason::Spoofed)
 }
 
-/// Counts what came back for this host, marks what opens a connection inward, and leaves the rest.
+/// Counts what came back for this host, marks what opens a connection inward, and leaves the rest. Returns whether
+/// the packet may go on.
 #[inline(always)]
-pub fn count(ctx: &TcContext) {
-    if let Some(Ok(reason) | Err(reason)) = inward(ctx).transpose() {
-        act::count(reason);
-    }
+pub fn count(ctx: &TcContext) -> bool {
+    let Some(Ok(reason) | Err(reason)) = inward(ctx).transpose() else {
+        return true;
+    };
+    act::count(reason);
+    !matches!(reason, Reason::Spoofed)
 }
 
 /// `None`: not for this host.
 #[inline(always)]
 fn inward(ctx: &TcContext) -> Result<Option<Reason>, Reason> {
     let config = config()?;
+    let bytes = skb::linear(ctx);
+    if locals::is_spoofed(ctx, config, &bytes) {
+        return Err(Reason::Spoofed);
+    }
     let fields = skb::fields(ctx);
     if fields.pkt_type != PACKET_HOST || fields.mark & config.mask != 0 {
         return Ok(None);
@@ -50,9 +58,8 @@ fn inward(ctx: &TcContext) -> Result<Option<Reason>, Reason> {
     let defragmented = config.flags & DEFRAGMENTED != 0;
     let opens = parse::flow(&bytes, &network, defragmented, packet)?;
     passive::answer(packet, network.family);
-    // SAFETY: a copy of four bytes that user space writes whole.
-    if let Some(owner) = unsafe { LOCALS.get(&packet.key.dst) } {
-        return inbound::to_host(ctx, config, *owner, packet, network.family, opens).map(Some);
+    if let Some(owner) = locals::owner(config, &packet.key.dst) {
+        return inbound::to_host(ctx, config, owner, packet, network.family, opens).map(Some);
     }
     let uplink = inbound::transit(ctx, config, packet, network.family);
     Ok(opens
@@ -82,6 +89,10 @@ pub fn packet() -> Result<&'static mut Packet, Reason> {
 #[inline(always)]
 fn path(ctx: &TcContext) -> Result<Reason, Reason> {
     let config = config()?;
+    let bytes = skb::linear(ctx);
+    if locals::is_spoofed(ctx, config, &bytes) {
+        return Err(Reason::Spoofed);
+    }
     if skb::fields(ctx).pkt_type != PACKET_HOST {
         return Err(Reason::NotForUs);
     }
@@ -97,9 +108,8 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
     let opens = parse::flow(&bytes, &network, defragmented, packet)?;
     exempt::by_address(network.family, &packet.key)?;
     passive::answer(packet, network.family);
-    // SAFETY: a copy of four bytes that user space writes whole.
-    if let Some(owner) = unsafe { LOCALS.get(&packet.key.dst) } {
-        return inbound::to_host(ctx, config, *owner, packet, network.family, opens);
+    if let Some(owner) = locals::owner(config, &packet.key.dst) {
+        return inbound::to_host(ctx, config, owner, packet, network.family, opens);
     }
     let from = inbound::transit(ctx, config, packet, network.family);
     let was = match pinned::find(network.family, &packet.key, pinned::now_s()) {

@@ -45,6 +45,7 @@ pub fn plan(config: &Config, engine: &Engine, host: &Host, usable: impl Fn(&Upli
 pub fn sysctls(config: &Config, uplinks: &[Uplink]) -> Vec<Sysctl> {
     let lan = resolve::lan_interfaces(config);
     let mut wanted = sysctl::desired(uplinks, &lan, sysctl::read);
+    wanted.extend(sysctl::guards(uplinks, &lan, sysctl::read));
     let outer = aggregate::outer(config).into_iter();
     let more = outer.flat_map(|outer| sysctl::of_aggregate(uplinks, outer, sysctl::read));
     for one in more {
@@ -53,6 +54,13 @@ pub fn sysctls(config: &Config, uplinks: &[Uplink]) -> Vec<Sysctl> {
         }
     }
     wanted
+}
+
+/// Whether our programs look at source addresses instead of the kernel.
+#[must_use]
+pub fn guards(config: &Config, uplinks: &[Uplink]) -> bool {
+    let lan = resolve::lan_interfaces(config);
+    !sysctl::guards(uplinks, &lan, sysctl::read).is_empty()
 }
 
 /// Whether some policy has flows refused.

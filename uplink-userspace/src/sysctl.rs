@@ -14,6 +14,9 @@ use crate::plan::Sysctl;
 use crate::resolve::Uplink;
 
 const ROOT: &str = "/proc/sys";
+const ACCEPT_LOCAL: &str = "/accept_local";
+/// Any number but 0 means yes. This one nobody else writes, so that it tells who did.
+const OURS: &str = "2";
 const V4_FORWARD: &str = "net/ipv4/ip_forward";
 const V6_FORWARD: &str = "net/ipv6/conf/all/forwarding";
 /// What the kernel changes by itself when forwarding is switched, below `conf/*`.
@@ -51,6 +54,13 @@ impl fmt::Display for Change {
 }
 
 impl Saved {
+    /// What [`guards`] asked for.
+    #[must_use]
+    pub fn guards(&self) -> Self {
+        let guards = self.0.iter().filter(|e| e.path.ends_with(ACCEPT_LOCAL));
+        Self(guards.cloned().collect())
+    }
+
     /// Takes the values of `earlier` where it has them: they were read before anything changed.
     pub fn prefer(&mut self, earlier: Self) {
         self.0.retain(|e| earlier.0.iter().all(|o| o.path != e.path));
@@ -218,6 +228,43 @@ pub fn of_aggregate(uplinks: &[Uplink], outer: &str, read: impl Fn(&str) -> Opti
     }
     wanted.retain(|s| read(&s.path).is_some());
     wanted
+}
+
+/// Where there are rules, the kernel looks up the way back to the source of every packet, to find that it is not one of
+/// this host's addresses (`fib_validate_source` in net/ipv4/fib_frontend.c). Told to accept such, it need not look, and
+/// our programs do, for next to nothing.
+///
+/// Nothing where somebody else accepts such packets on purpose, and not where a reverse path filter looks anyway.
+#[must_use]
+pub fn guards(uplinks: &[Uplink], lan: &[String], read: impl Fn(&str) -> Option<String>) -> Vec<Sysctl> {
+    let path = |interface: &str, name: &str| format!("net/ipv4/conf/{interface}{name}");
+    let is = |interface: &str, name: &str| read(&path(interface, name)).unwrap_or_default();
+    let outside = uplink_interfaces(uplinks, Family::V4);
+    if outside.is_empty() || is("all", ACCEPT_LOCAL) != "0" || is("all", "/rp_filter") != "0" {
+        return Vec::new();
+    }
+    let unfiltered = |interface: &&str| is(interface, "/rp_filter") == "0";
+    let ours: Vec<&str> = every_interface(&outside, lan)
+        .into_iter()
+        .filter(unfiltered)
+        .collect();
+    if ours
+        .iter()
+        .any(|interface| !matches!(&*is(interface, ACCEPT_LOCAL), "0" | OURS))
+    {
+        return Vec::new();
+    }
+    let want = |interface: &&str| Sysctl {
+        path: path(interface, ACCEPT_LOCAL),
+        value: OURS.to_owned(),
+    };
+    ours.iter().map(want).collect()
+}
+
+/// Whether it is one of [`guards`].
+#[must_use]
+pub fn is_guard(sysctl: &Sysctl) -> bool {
+    sysctl.path.ends_with(ACCEPT_LOCAL) && sysctl.value == OURS
 }
 
 fn desired_v6(uplinks: &[Uplink], lan: &[String], read: Read<'_>, wanted: &mut Vec<Sysctl>) {

@@ -42,6 +42,7 @@ pub fn swap() -> Result<Vec<Fact>> {
         netns: 0,
         stale_after_s: 0,
         learns: false,
+        guards: true,
     };
     let mut took = Vec::new();
     for n in 0..SWAPS {

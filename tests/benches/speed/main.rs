@@ -120,6 +120,8 @@ fn forwarding(report: &mut Report, contestants: &[&Contestant], cases: &[Case], 
     Ok(())
 }
 
+type Measure<'a> = &'a dyn Fn() -> Result<Vec<Fact>>;
+
 /// What is no contest.
 fn facts(report: &mut Report, args: &Args) -> Result<()> {
     let ours = ALL
@@ -127,7 +129,7 @@ fn facts(report: &mut Report, args: &Args) -> Result<()> {
         .find(|c| c.name == "uplink-mark")
         .context("uplink-mark")?;
     let most = args.flows.iter().max().copied().unwrap_or(1);
-    let parts: [(Part, &dyn Fn() -> Result<Vec<Fact>>); 5] = [
+    let parts: [(Part, Measure<'_>); 5] = [
         (Part::Programs, &|| programs::measure(ours)),
         (Part::Swap, &control::swap),
         (Part::Connect, &|| connect::measure(ours)),

@@ -59,7 +59,7 @@ pub fn measure(contestant: &Contestant) -> Result<Vec<Fact>> {
                     .enter(|| frames.map(|f| time(program, &f, index, mark)).collect())?
             };
             // The same frames through both: what reading them from user space costs is in both.
-            let (own, floor) = (median(&run(&program)?), median(&run(&nothing)?));
+            let (own, floor) = (median(&run(&program)?), median(&run(nothing)?));
             facts.push(Fact::new(&name, about, own - floor, "ns over an empty program"));
         }
     }

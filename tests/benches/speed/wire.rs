@@ -17,6 +17,8 @@ use nix::unistd::Pid;
 use uplink_common::load::{CLIENTS, FRAME, Load, MOST_FLOWS, Seen};
 use uplink_lab::Namespace;
 
+/// Parts of a sample, of which the fastest counts: what shares the processor's core, unseen from here, slows for moments.
+const PARTS: u32 = 20;
 /// Frames that are in flight at one time; a ring of veth takes 256.
 const BATCH: u32 = 64;
 /// `struct xdp_md` of `linux/bpf.h`, as far as it says anything: the frame's end and the interface it came in by.
@@ -35,7 +37,7 @@ const GATEWAYS: [(&str, &str, &str, &str, &str); 2] = [
 /// What a run of packets took, and what became of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Nanoseconds for each packet that was sent.
+    /// Nanoseconds for each packet, in the fastest part.
     pub ns: f64,
     /// Packets sent that the sink did not see.
     pub lost: u64,
@@ -96,11 +98,16 @@ impl Wire {
         self.set(v6, flows, |load| load.random = 1)?;
         self.send(packets / 10)?;
         let before = self.seen()?;
-        let took = self.send(packets)?;
+        let mut fastest = Duration::MAX;
+        let part = packets / PARTS;
+        for _ in 0..PARTS {
+            fastest = fastest.min(self.send(part)?);
+        }
+        let packets = part * PARTS;
         let seen = difference(&self.seen()?, &before);
         let arrived: u64 = seen.by_gateway.iter().sum();
         Ok(Sample {
-            ns: took.as_nanos() as f64 / f64::from(packets),
+            ns: fastest.as_nanos() as f64 / f64::from(part),
             lost: u64::from(packets).saturating_sub(arrived),
             seen,
         })
@@ -231,7 +238,8 @@ fn ksoftirqd(cpu: usize) -> Result<PathBuf> {
 fn run_time(schedstat: &Path) -> Result<Duration> {
     let text = std::fs::read_to_string(schedstat)?;
     let ns = text.split_whitespace().next().and_then(|ns| ns.parse().ok());
-    ns.map(Duration::from_nanos).with_context(|| format!("{}: {text}", schedstat.display()))
+    ns.map(Duration::from_nanos)
+        .with_context(|| format!("{}: {text}", schedstat.display()))
 }
 
 /// The benchmark's own programs lie beside the product's.

@@ -64,7 +64,7 @@ impl V4 {
     /// The n-th client of a large network.
     pub fn client(self, n: u32) -> Self {
         let [_, _, a, b] = n.to_be_bytes();
-        self.from([172, 16 + (n >> 16 & 3) as u8, a, b.max(1)])
+        self.from([172, 20 + (n >> 16 & 3) as u8, a, b.max(1)])
     }
 
     pub fn key(&self) -> FlowKey {

@@ -74,6 +74,7 @@ pub fn all() -> Vec<Row> {
     let v6 = V6::udp(1000, 53);
     let mut rows = steered(v4, v6);
     rows.extend(inbound(v4, v6));
+    rows.extend(spoofed(v4));
     rows.extend(left_alone(v4, v6));
     rows.extend(malformed(v4, v6));
     rows.extend(by_policies());
@@ -110,6 +111,31 @@ fn steered(v4: V4, v6: V6) -> Vec<Row> {
         after(
             Before::WeightsEdited,
             row("weights edited by hand", v4.frame(), PickedByWeight),
+        ),
+    ]
+}
+
+/// With an address of this host as the source, which the kernel would refuse.
+fn spoofed(v4: V4) -> Vec<Row> {
+    let from_us = v4.from([192, 168, 1, 100]);
+    vec![
+        row("from an uplink's address", from_us.frame(), Spoofed),
+        row(
+            "from our address in the LAN",
+            v4.from([172, 16, 0, 1]).frame(),
+            Spoofed,
+        ),
+        row("from us to us", from_us.to([10, 0, 0, 100]).frame(), Spoofed),
+        row("from us to everybody", from_us.frame_to([0xff; 6]), Spoofed),
+        row("from us with IPv4 options", from_us.with_options(), Spoofed),
+        Row {
+            mark_in: 0x0200_0000,
+            ..row("from us and already marked", from_us.frame(), Spoofed)
+        },
+        row(
+            "from us in a VLAN, whose own setting counts",
+            tagged(&from_us.frame(), 1),
+            Picked,
         ),
     ]
 }

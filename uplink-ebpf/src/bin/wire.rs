@@ -10,9 +10,12 @@
 #![allow(missing_docs)]
 
 #[cfg(target_arch = "bpf")]
-use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    bindings::xdp_action::XDP_PASS,
+    macros::{classifier, xdp},
+};
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_TX},
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
     programs::XdpContext,
@@ -29,6 +32,9 @@ const UDP_NUMBER: u8 = 17;
 const CLIENTS_V6: [u8; 12] = [0xfd, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
 /// 2001:db8:18::, the Internet.
 const INTERNET_V6: [u8; 12] = [0x20, 1, 0x0d, 0xb8, 0, 0x18, 0, 0, 0, 0, 0, 0];
+
+/// By pairs of bytes: every field begins at an even place, and a store of two is one instruction.
+type Frame = [u16; FRAME / 2];
 
 #[btf_map(name = "load")]
 static LOAD: Array<Load, 1> = Array::new();
@@ -92,7 +98,7 @@ fn generate(ctx: &XdpContext) -> Option<()> {
         load::mix(number)
     };
     let flow = drawn.checked_rem(load.flows)?;
-    let frame = bytes::<FRAME>(ctx, 0)?;
+    let frame = frame(ctx)?;
     put(frame, 0, load.router);
     put(frame, 6, load.client);
     if load.v6 == 0 {
@@ -104,7 +110,7 @@ fn generate(ctx: &XdpContext) -> Option<()> {
 }
 
 #[inline(always)]
-fn v4(frame: &mut [u8; FRAME], flow: u32) {
+fn v4(frame: &mut Frame, flow: u32) {
     const LENGTH: u16 = (FRAME - ETHERNET) as u16;
     let (source, destination) = load::ends(flow);
     put(frame, 12, IPV4);
@@ -122,7 +128,7 @@ fn v4(frame: &mut [u8; FRAME], flow: u32) {
 }
 
 #[inline(always)]
-fn v6(frame: &mut [u8; FRAME], flow: u32) {
+fn v6(frame: &mut Frame, flow: u32) {
     const LENGTH: u16 = (FRAME - ETHERNET - 40) as u16;
     let (source, destination) = load::ends(flow);
     put(frame, 12, IPV6);
@@ -143,7 +149,7 @@ fn v6(frame: &mut [u8; FRAME], flow: u32) {
 }
 
 #[inline(always)]
-fn udp(frame: &mut [u8; FRAME], at: usize, flow: u32, checksum: u16) {
+fn udp(frame: &mut Frame, at: usize, flow: u32, checksum: u16) {
     put(frame, at, load::source_port(flow).to_be_bytes());
     put(frame, at + 2, PORT.to_be_bytes());
     put(frame, at + 4, ((FRAME - at) as u16).to_be_bytes());
@@ -165,9 +171,13 @@ const fn fold(sum: u32) -> u16 {
 }
 
 #[inline(always)]
-fn put<const N: usize>(frame: &mut [u8; FRAME], at: usize, bytes: [u8; N]) {
-    if let Some(place) = frame.get_mut(at..at + N) {
-        place.copy_from_slice(&bytes);
+fn put<const N: usize>(frame: &mut Frame, at: usize, bytes: [u8; N]) {
+    let mut i = 0;
+    while i + 1 < N {
+        if let Some(pair) = frame.get_mut((at + i) / 2) {
+            *pair = u16::from_ne_bytes([bytes[i], bytes[i + 1]]);
+        }
+        i += 2;
     }
 }
 
@@ -179,76 +189,75 @@ struct Found {
 
 #[inline(always)]
 fn is_load(ctx: &XdpContext) -> Option<Found> {
-    let frame = bytes::<FRAME>(ctx, 0)?;
-    let v6 = match [frame[12], frame[13]] {
-        IPV4 if frame[23] == UDP_NUMBER => false,
-        IPV6 if frame[20] == UDP_NUMBER => true,
+    let frame = frame(ctx)?;
+    let v6 = match frame[6].to_ne_bytes() {
+        IPV4 if frame[11].to_ne_bytes()[1] == UDP_NUMBER => false,
+        IPV6 if frame[10].to_ne_bytes()[0] == UDP_NUMBER => true,
         _ => return None,
     };
-    let port = PORT.to_be_bytes();
-    let ports = if v6 {
-        [frame[54], frame[55], frame[56], frame[57]]
+    let (from, to) = if v6 {
+        (frame[27], frame[28])
     } else {
-        [frame[34], frame[35], frame[36], frame[37]]
+        (frame[17], frame[18])
     };
-    let outward = [ports[2], ports[3]] == port;
-    (outward || [ports[0], ports[1]] == port).then_some(Found { v6, outward })
+    let outward = to == PORT.to_be();
+    (outward || from == PORT.to_be()).then_some(Found { v6, outward })
 }
 
 #[inline(always)]
 fn sink(ctx: &XdpContext) -> Option<u32> {
     let Found { v6, outward } = is_load(ctx)?;
-    let frame = bytes::<FRAME>(ctx, 0)?;
+    let frame = frame(ctx)?;
     // SAFETY: a per-CPU entry, and a program is not preempted by another on its CPU.
     let seen = unsafe { &mut *SEEN.get_ptr_mut(0)? };
     if !outward {
         seen.answers += 1;
         return Some(XDP_DROP);
     }
-    match frame[5] {
+    match frame[2].to_ne_bytes()[1] {
         1 => seen.by_gateway[1] += 1,
         2 => seen.by_gateway[2] += 1,
         _ => seen.by_gateway[0] += 1,
     }
     let own = if v6 {
-        frame[22..26] == CLIENTS_V6[..4]
+        [frame[11], frame[12]] == [0xfd00_u16.to_be(), 0x10_u16.to_be()]
     } else {
-        frame[26..28] == [172, 16]
+        frame[13].to_ne_bytes() == [172, 16]
     };
     seen.with_own_address += u64::from(own);
     if LOAD.get(0)?.answer == 0 {
         return Some(XDP_DROP);
     }
-    swap::<6>(frame, 0, 6);
+    swap::<3>(frame, 0, 3);
     if v6 {
-        swap::<16>(frame, 22, 38);
-        swap::<2>(frame, 54, 56);
+        swap::<8>(frame, 11, 19);
+        frame.swap(27, 28);
     } else {
-        swap::<4>(frame, 26, 30);
-        swap::<2>(frame, 34, 36);
+        swap::<2>(frame, 13, 15);
+        frame.swap(17, 18);
     }
     Some(XDP_TX)
 }
 
+/// So many pairs of bytes.
 #[inline(always)]
-fn swap<const N: usize>(frame: &mut [u8; FRAME], a: usize, b: usize) {
+fn swap<const N: usize>(frame: &mut Frame, a: usize, b: usize) {
     for i in 0..N {
-        let byte = frame[a + i];
-        frame[a + i] = frame[b + i];
-        frame[b + i] = byte;
+        frame.swap(a + i, b + i);
     }
 }
 
-/// The frame from `at` on.
+/// The frame, if it is long enough.
 #[inline(always)]
-fn bytes<const N: usize>(ctx: &XdpContext, at: usize) -> Option<&mut [u8; N]> {
-    let start = ctx.data() + at;
-    if start + N > ctx.data_end() {
+#[expect(clippy::mut_from_ref, reason = "the context only says where the frame is")]
+fn frame(ctx: &XdpContext) -> Option<&mut Frame> {
+    let start = ctx.data();
+    if start + FRAME > ctx.data_end() {
         return None;
     }
-    // SAFETY: the line above shows that N bytes from here lie within the packet, and a byte array needs no alignment;
-    // the program alone has the frame meanwhile.
-    Some(unsafe { &mut *(start as *mut [u8; N]) })
+    // SAFETY: the line above shows that the bytes lie within the packet, which begins at an even address; the program
+    // alone has it meanwhile.
+    Some(unsafe { &mut *(start as *mut Frame) })
 }
 
 #[cfg(target_arch = "bpf")]

@@ -104,6 +104,15 @@ pub fn network<B: Bytes>(bytes: &B) -> Result<Network, Reason> {
     }
 }
 
+/// The source address of an IPv4 packet behind a plain Ethernet header.
+#[inline(always)]
+pub fn untagged_v4_source<B: Bytes>(bytes: &B) -> Option<Addr> {
+    if be16(bytes.get(ETH_LEN - 2)?) != ETH_IPV4 {
+        return None;
+    }
+    bytes.get(ETH_LEN + 12).map(Addr::v4)
+}
+
 /// The source address alone.
 #[inline(always)]
 pub fn source<B: Bytes>(bytes: &B, net: &Network) -> Option<Addr> {

@@ -39,6 +39,16 @@ pub fn inner(outer: &str) -> String {
     format!("{start}{SUFFIX}")
 }
 
+/// The index of the inner end, where our own packets come in again.
+#[must_use]
+pub fn inner_index(host: &Host) -> Option<u32> {
+    let outer = host
+        .interfaces
+        .iter()
+        .find(|i| host.aggregates.contains(&i.index))?;
+    Some(host.interface(&inner(&outer.name))?.index)
+}
+
 /// The outer end's name, where there is one.
 #[must_use]
 pub fn outer(config: &Config) -> Option<&str> {

@@ -134,6 +134,7 @@ impl Daemon {
         self.settings.nat = config.nat.mode;
         self.settings.stale_after_s = start::stale_after_s(&config);
         self.settings.learns = start::learns(&config);
+        self.settings.guards = desired::guards(&config, engine.uplinks());
         // Without `stale_after` so far nobody had to hear that we live.
         self.maps.heartbeat(flow_map::now_s())?;
         self.maps

@@ -27,6 +27,7 @@ use crate::lock::Lock;
 use crate::maps::{self, Addresses, Maps};
 use crate::names::Told;
 use crate::options::Options;
+use crate::plan::Sysctl;
 use crate::policy::groups;
 use crate::repairs::Repairs;
 use crate::resolve::{self, Followed, Uplink};
@@ -179,7 +180,8 @@ async fn bring_up(
     let routes = Routes::new(config.kernel.protocol)?;
     let running = |u: &Uplink, family| is_running(&host, u) && found.is_usable(u, family);
     let plan = desired::plan(&config, &engine, &host, running);
-    for change in sysctl::apply(&plan.sysctls)? {
+    let (guards, others): (Vec<Sysctl>, _) = plan.sysctls.iter().cloned().partition(sysctl::is_guard);
+    for change in sysctl::apply(&others)? {
         tracing::info!("sysctl {change}");
     }
     nat::apply(&plan.nft).await?;
@@ -187,7 +189,7 @@ async fn bring_up(
     let host = make_aggregate(&config, engine.uplinks(), host).await?;
     let ports = ports(&config, &host, engine.uplinks());
 
-    let settings = settings(&config, &maps)?;
+    let settings = settings(&config, engine.uplinks(), &maps)?;
     maps.set_addresses(&addresses(&host, engine.uplinks(), &config.kernel))?;
     maps.routes_changed()?;
     maps.heartbeat(flow_map::now_s())?;
@@ -199,6 +201,10 @@ async fn bring_up(
     policies.write(&mut maps, &mut names, &config, engine.groups(), &host)?;
     for port in &ports {
         loaded.attach(port)?;
+    }
+    // Only now somebody else looks at source addresses.
+    for change in sysctl::apply(&guards)? {
+        tracing::info!("sysctl {change}");
     }
     forget_gone(&config, &records, engine.uplinks()).await?;
     let parts = Parts {
@@ -269,7 +275,7 @@ pub fn stale_after_s(config: &Config) -> u32 {
 
 /// The secret of the hash, unless the file has one, survives restarts, so that flows whose pin was evicted meanwhile
 /// find the same uplink again.
-fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
+fn settings(config: &Config, uplinks: &[Uplink], maps: &Maps) -> Result<maps::Settings> {
     let before = maps.config()?;
     let seed = match config.kernel.seed {
         Some(seed) => seed,
@@ -283,6 +289,7 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
         netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
         stale_after_s: stale_after_s(config),
         learns: learns(config),
+        guards: desired::guards(config, uplinks),
     })
 }
 
@@ -391,6 +398,7 @@ pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Ad
         locals: locals.into_iter().map(|(a, id)| (a.into(), id)).collect(),
         stations: stations::stations(host, uplinks).known,
         bypass,
+        unguarded: aggregate::inner_index(host).unwrap_or(0),
     }
 }
 

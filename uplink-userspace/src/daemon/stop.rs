@@ -63,9 +63,12 @@ pub(super) async fn put_back(options: &Options, protocol: Option<u8>) -> Result<
         .or(protocol)
         .unwrap_or(DEFAULT_PROTOCOL);
     let clsact = state.as_ref().map(|s| s.clsact.clone()).unwrap_or_default();
+    // Before the programs that look at source addresses instead of the kernel.
+    let guards = state.as_ref().map(|s| sysctl::restore(&s.sysctls.guards()));
     // First: without our rules what is routed into it would come back to it.
     let aggregate = aggregate::remove_others(None).await.map(drop);
-    let mut result = aggregate.and(loader::remove(&options.bpffs, &clsact));
+    let guards = guards.unwrap_or(Ok(Vec::new())).map(drop);
+    let mut result = guards.and(aggregate).and(loader::remove(&options.bpffs, &clsact));
     let routing = async { Routes::new(protocol)?.remove_all().await };
     result = result.and(routing.await.map(drop));
     result = result.and(nat::remove().await);

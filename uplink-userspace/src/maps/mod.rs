@@ -106,6 +106,8 @@ pub struct Addresses {
     pub stations: Vec<(Station, u32)>,
     /// Destinations towards which this host's sockets are left alone.
     pub bypass: Vec<IpNet>,
+    /// Index of the aggregate interface's inner end, where this host's own packets come in again; 0: none.
+    pub unguarded: u32,
 }
 
 /// What one uplink carried.
@@ -240,10 +242,21 @@ impl Maps {
         self.addresses = None;
         replace(&mut self.next_hops, &addresses.next_hops).context("map `next_hops`")?;
         replace(&mut self.locals, &addresses.locals).context("map `locals`")?;
+        self.filter(addresses).context("map `config`")?;
         replace(&mut self.stations, &addresses.stations).context("map `stations`")?;
         self.set_bypass(&addresses.bypass).context("map `bypass`")?;
         self.addresses = Some(addresses.clone());
         Ok(())
+    }
+
+    /// Behind the map: an address that the filter knows too early is only looked up in vain.
+    fn filter(&mut self, addresses: &Addresses) -> Result<()> {
+        let config = Config {
+            locals: addresses.locals.iter().map(|(address, _)| *address).collect(),
+            unguarded: addresses.unguarded,
+            ..self.config()?
+        };
+        Ok(self.config.set(0, config, 0)?)
     }
 
     fn set_bypass(&mut self, prefixes: &[IpNet]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The records: from what user space knows to what the programs read.
 
-use uplink_common::record::{Config, DEFRAGMENTED, LEARNS, TRANSIT, TRANSLATES, UNTRANSLATED_LEAK};
-use uplink_common::{ABI, Addr, Family, Seed, Uplink};
+use uplink_common::record::{Config, DEFRAGMENTED, GUARDS, LEARNS, TRANSIT, TRANSLATES, UNTRANSLATED_LEAK};
+use uplink_common::{ABI, Addr, Family, Filter, Seed, Uplink};
 
 use crate::config::NatMode;
 use crate::engine::{Path, Selection};
@@ -23,6 +23,8 @@ pub struct Settings {
     pub stale_after_s: u32,
     /// Policies go by names, so DNS packets are to be shown.
     pub learns: bool,
+    /// Packets from outside with an address of this host are refused by us, as the kernel is told not to look.
+    pub guards: bool,
 }
 
 impl Settings {
@@ -50,7 +52,9 @@ impl Settings {
             heartbeat_s: before.heartbeat_s,
             stale_after_s: self.stale_after_s,
             policy_bank: before.policy_bank & 1,
-            pad: 0,
+            unguarded: before.unguarded,
+            // Until it is known which, every address may be this host's.
+            locals: if known { before.locals } else { Filter::ALL },
         }
     }
 
@@ -65,6 +69,9 @@ impl Settings {
         }
         if self.learns {
             flags |= LEARNS;
+        }
+        if self.guards {
+            flags |= GUARDS;
         }
         flags
     }

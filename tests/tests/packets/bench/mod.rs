@@ -61,6 +61,9 @@ const FLOWS: u32 = 65_536;
 /// The router's address in the LAN, which the map knows.
 const LAN_ADDRESS: [u8; 4] = [172, 16, 0, 1];
 
+/// Of `linux/pkt_cls.h`: the packet is dropped.
+const TC_ACT_SHOT: u32 = 2;
+
 /// Offsets within `struct __sk_buff` (linux/bpf.h).
 const CTX: usize = 192;
 const CTX_MARK: usize = 8;
@@ -83,6 +86,8 @@ pub struct Bench {
     pub stale_after_s: u32,
     /// Whether policies go by names, as the next publication says it.
     pub learns: bool,
+    /// Whether packets from outside with an address of this host are refused, as the next publication says it.
+    pub guards: bool,
     netns: u64,
 }
 
@@ -105,6 +110,8 @@ pub struct Outcome {
 
 /// A frame behind a program.
 pub struct Passed {
+    /// Whether it goes on.
+    pub goes_on: bool,
     pub mark: u32,
     pub frame: Vec<u8>,
 }
@@ -145,6 +152,7 @@ impl Bench {
             priority: 0,
             stale_after_s: 0,
             learns: false,
+            guards: true,
             netns: loader::namespace_cookie().context("the namespace's cookie")?,
         };
         bench.addresses(Vec::new())?;
@@ -187,7 +195,7 @@ impl Bench {
 
     /// The same at another interface than `eth0`.
     pub fn run_at(&mut self, ifindex: u32, frame: &[u8], mark: u32) -> Outcome {
-        let Passed { mark, frame } = self.pass_at(ifindex, INGRESS, frame, mark);
+        let Passed { goes_on, mark, frame } = self.pass_at(ifindex, INGRESS, frame, mark);
         let (beside, outcomes): (Vec<Reason>, _) = self.moved().into_iter().partition(|r| BESIDE.contains(r));
         assert!(
             self.learns || beside.is_empty(),
@@ -196,6 +204,7 @@ impl Bench {
         let [reason] = outcomes[..] else {
             panic!("one packet, more or fewer outcomes: {outcomes:?}")
         };
+        assert_eq!(goes_on, reason != Reason::Spoofed, "{reason:?}");
         Outcome {
             reason,
             beside,
@@ -206,7 +215,9 @@ impl Bench {
 
     /// Runs one frame through a program, and lets it go on.
     pub fn pass(&mut self, program: &str, frame: &[u8], mark: u32) -> Passed {
-        self.pass_at(self.ifindex, program, frame, mark)
+        let passed = self.pass_at(self.ifindex, program, frame, mark);
+        assert!(passed.goes_on, "{program} drops");
+        passed
     }
 
     /// The same at another interface than `eth0`.
@@ -220,10 +231,18 @@ impl Bench {
         options.ctx_out = Some(&mut after);
         let program = classifier(&mut self.ebpf, program).expect("the program");
         let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
-        // TC_ACT_UNSPEC: the packet goes on, whatever it is.
-        assert_eq!(result.return_value, u32::MAX);
+        // TC_ACT_UNSPEC lets the next program and the kernel go on.
+        let goes_on = match result.return_value {
+            u32::MAX => true,
+            TC_ACT_SHOT => false,
+            verdict => panic!("{verdict}"),
+        };
         let mark = u32::from_ne_bytes(after[CTX_MARK..CTX_MARK + 4].try_into().expect("four bytes"));
-        Passed { mark, frame: out }
+        Passed {
+            goes_on,
+            mark,
+            frame: out,
+        }
     }
 
     /// A frame's `struct __sk_buff`, as far as the kernel takes it.
@@ -274,6 +293,7 @@ impl Bench {
             netns: self.netns,
             stale_after_s: self.stale_after_s,
             learns: self.learns,
+            guards: self.guards,
         };
         self.maps
             .publish(&self.uplinks, &selection, &settings)

@@ -27,7 +27,7 @@ fn prepared(bench: &mut Bench, destination: bool) {
 /// The uplink of a client's n-th flow, of all different.
 fn flow(bench: &mut Bench, client: u8, n: u16, destination: u8) -> u32 {
     let flow = V4::tcp(1000 + n, 443 + n % 7)
-        .from([172, 16, 0, client])
+        .from([172, 20, 0, client])
         .to([203, 0, 113, destination]);
     let got = bench.run(&flow.frame(), 0);
     assert_eq!(got.reason, Reason::Picked, "client {client}, flow {n}");
