@@ -1,7 +1,7 @@
 //! One 16-byte form for IPv4 and IPv6 addresses.
 
 /// An IP address in network byte order; IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2).
-#[repr(C, align(4))]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Addr(pub [u8; 16]);
 

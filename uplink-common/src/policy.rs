@@ -180,8 +180,8 @@ pub const fn set_index(bank: u32, set: u32) -> u32 {
 pub struct PrefixKey {
     /// [`Field::tag`], network byte order.
     pub tag: [u8; 4],
-    /// The value.
-    pub value: Addr,
+    /// The value, an [`Addr`]'s bytes.
+    pub value: [u8; 16],
 }
 
 /// Bits of [`PrefixKey::tag`].

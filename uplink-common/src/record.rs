@@ -141,6 +141,21 @@ pub struct NextHop {
     pub gateway: Addr,
     /// The interface.
     pub ifindex: u32,
+    /// Always zero: the whole key is hashed.
+    pub pad: u32,
+}
+
+impl NextHop {
+    /// A gateway by an interface; the unspecified address where there is no gateway.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(gateway: Addr, ifindex: u32) -> Self {
+        Self {
+            gateway,
+            ifindex,
+            pad: 0,
+        }
+    }
 }
 
 /// Key of map `stations`: who sent a frame, or whom it is for. The value is the uplink whose
@@ -286,7 +301,7 @@ const _: () = assert!(size_of::<Station>() == 12);
 const _: () = assert!(size_of::<Translation>() == 40);
 const _: () = assert!(size_of::<Slot>() == 4);
 const _: () = assert!(size_of::<Pin>() == 16);
-const _: () = assert!(size_of::<NextHop>() == 20);
+const _: () = assert!(size_of::<NextHop>() == 24);
 const _: () = assert!(size_of::<Traffic>() == 24);
 
 #[cfg(feature = "user")]

@@ -97,10 +97,7 @@ fn next_hop(answer: &Lookup) -> NextHop {
             _ => Addr::v4(answer.__bindgen_anon_4.ipv4_dst.to_ne_bytes()),
         }
     };
-    NextHop {
-        gateway,
-        ifindex: answer.ifindex,
-    }
+    NextHop::new(gateway, answer.ifindex)
 }
 
 #[inline(always)]

@@ -59,16 +59,12 @@ pub fn sendmsg4(ctx: &SockAddrContext) -> i32 {
 /// IPv6. Returns what the program answers.
 #[inline(always)]
 pub fn sendmsg6(ctx: &SockAddrContext) -> i32 {
-    let chosen = address(ctx).msg_src_ip6 != [0; 4];
+    let chosen = bytes(&address(ctx).msg_src_ip6) != [0; 16];
     let placed = sendmsg(ctx, Addr::v6(bytes(&address(ctx).user_ip6)), chosen);
     if let Ok(Some(u)) = &placed {
-        let [a, b, c, d] = words(&u.source[1]);
-        // SAFETY: as in `sendmsg4`; word by word, as the verifier wants it.
-        unsafe {
-            (*ctx.sock_addr).msg_src_ip6[0] = a;
-            (*ctx.sock_addr).msg_src_ip6[1] = b;
-            (*ctx.sock_addr).msg_src_ip6[2] = c;
-            (*ctx.sock_addr).msg_src_ip6[3] = d;
+        for (n, word) in words(&u.source[1]).into_iter().enumerate() {
+            // SAFETY: as in `sendmsg4`; word by word, as the verifier wants it.
+            unsafe { (&raw mut (*ctx.sock_addr).msg_src_ip6[n]).write_volatile(word) };
         }
     }
     verdict(placed)
@@ -292,8 +288,12 @@ fn count(result: Result<Option<()>, Reason>) {
 
 #[inline(always)]
 fn bytes(words: &[u32; 4]) -> [u8; 16] {
+    // SAFETY: valid references; word by word, as the verifier wants it.
+    let words = words
+        .each_ref()
+        .map(|word| unsafe { core::ptr::from_ref(word).read_volatile() });
     // SAFETY: sixteen bytes; any bytes are an address.
-    unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(*words) }
+    unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
 }
 
 #[inline(always)]

@@ -183,20 +183,21 @@ fn choose(config: &Config, family: Family, hash: u64) -> u32 {
     }
 }
 
-/// What the uplinks' weights add up to.
-#[repr(C)]
+/// What the uplinks' weights add up to. Zeros that are written together begin at a multiple of eight: the verifier
+/// refuses any other access to the stack.
+#[repr(C, align(8))]
 struct Survey {
-    family: u32,
     total: u32,
     edited: u32,
+    family: u32,
 }
 
 /// The uplink in whose part of the total a point lies.
-#[repr(C)]
+#[repr(C, align(8))]
 struct Search {
-    family: u32,
     point: u32,
     found: u32,
+    family: u32,
 }
 
 extern "C" fn survey_one(index: u32, state: *mut Survey) -> i64 {

@@ -227,7 +227,7 @@ fn prefix<const HOST: bool>(tag: u32, value: &Addr) -> u32 {
         TAG_BITS + 128,
         PrefixKey {
             tag: tag.to_be_bytes(),
-            value: *value,
+            value: value.0,
         },
     );
     if HOST {

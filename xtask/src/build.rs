@@ -19,6 +19,10 @@ const BPF_TARGET: &str = if cfg!(target_endian = "big") {
     "bpfel-unknown-none"
 };
 
+/// Where the kernel lets programs read packets at any address (`HAVE_EFFICIENT_UNALIGNED_ACCESS`): an address is then one
+/// instruction instead of seven. A linker that is older than LLVM 22 says that it ignores this.
+const UNALIGNED: [&str; 2] = ["x86_64", "aarch64"];
+
 /// Builds everything and returns the path of the BPF object.
 pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     let toolchain = toolchain::ensure(workspace)?;
@@ -30,12 +34,15 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
 /// Compiles `uplink-ebpf` with debug information, from which bpf-linker makes BTF.
 fn build_object(workspace: &Workspace, toolchain: &Toolchain) -> Result<PathBuf> {
     let target_dir = workspace.target.join("bpf");
-    let flags = [
+    let mut flags = vec![
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("--cfg=bpf_target_arch=\"{ARCH}\""),
         format!("-Clinker={}", toolchain.linker.display()),
     ];
+    if UNALIGNED.contains(&ARCH) {
+        flags.push("-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned());
+    }
     let mut cargo = workspace.cargo();
     cargo.args([
         "build",

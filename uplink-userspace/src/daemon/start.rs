@@ -381,7 +381,7 @@ pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Ad
             let gateway = Addr::from(leg.gateway);
             let ifindex = u.ifindex;
             if !(hidden && leg.gateway.is_ipv6()) {
-                next_hops.push((NextHop { gateway, ifindex }, u32::from(u.id)));
+                next_hops.push((NextHop::new(gateway, ifindex), u32::from(u.id)));
             }
             owners.entry(leg.source).or_default().push(u.id);
         }

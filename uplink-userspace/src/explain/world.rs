@@ -186,10 +186,7 @@ impl Ask {
 impl Way {
     /// As the programs compare it.
     pub(super) fn next_hop(&self) -> NextHop {
-        NextHop {
-            gateway: self.gateway.map_or(Addr::default(), Addr::from),
-            ifindex: self.ifindex,
-        }
+        NextHop::new(self.gateway.map_or(Addr::default(), Addr::from), self.ifindex)
     }
 }
 

@@ -429,7 +429,7 @@ impl Bench {
             let (id, ifindex) = (u32::from(u.id), u.ifindex);
             for leg in [u.v4, u.v6].into_iter().flatten() {
                 let gateway = leg.gateway.into();
-                addresses.next_hops.push((NextHop { gateway, ifindex }, id));
+                addresses.next_hops.push((NextHop::new(gateway, ifindex), id));
                 addresses.locals.push((Addr::from(leg.source), id));
             }
             let mac = GATEWAY_MACS[usize::from(u.id) - 1];

@@ -22,7 +22,10 @@ impl Held {
     pub(super) fn wanted(bank: u32, compiled: &Compiled) -> Self {
         let prefixes = compiled.prefixes.iter().map(|p| {
             let tag = p.field.tag(bank).to_be_bytes();
-            let data = PrefixKey { tag, value: p.value };
+            let data = PrefixKey {
+                tag,
+                value: p.value.0,
+            };
             ((TAG_BITS + p.length, data), Some(p.set))
         });
         let exact = compiled.exact.iter().map(|((field, value), set)| {

@@ -85,7 +85,7 @@ impl Tables for PolicyReader {
 
     fn prefix(&self, field: Field, value: Addr) -> Result<Option<u32>> {
         let tag = field.tag(self.bank).to_be_bytes();
-        let key = Key::new(TAG_BITS + 128, PrefixKey { tag, value });
+        let key = Key::new(TAG_BITS + 128, PrefixKey { tag, value: value.0 });
         found(self.prefixes.get(&key, 0)).context("map `prefixes`")
     }
 
