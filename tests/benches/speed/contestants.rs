@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use uplink_common::record::DEFAULT_FLOWS;
 use uplink_lab::daemon::binary;
 
 use crate::wire::Wire;
@@ -75,7 +76,7 @@ pub struct Contestant {
     pub driver: &'static str,
     /// The first gateway's share.
     pub share: Option<f64>,
-    set_up: fn(&Wire, Case) -> Result<Guard>,
+    set_up: fn(&Wire, Case, u32) -> Result<Guard>,
     fits: fn(Case) -> bool,
 }
 
@@ -111,7 +112,7 @@ pub const ALL: &[Contestant] = &[
         about: "the wire alone: the router's driver drops every packet",
         driver: "wire_drop",
         share: None,
-        set_up: |_, _| Ok(Guard::default()),
+        set_up: |_, _, _| Ok(Guard::default()),
         fits: |case| !case.nat,
     },
     Contestant {
@@ -119,7 +120,7 @@ pub const ALL: &[Contestant] = &[
         about: "one default route, no choice",
         driver: PASS,
         share: Some(1.0),
-        set_up: plain,
+        set_up: |wire, case, _| plain(wire, case),
         fits: |_| true,
     },
     Contestant {
@@ -127,7 +128,7 @@ pub const ALL: &[Contestant] = &[
         about: "the kernel's multipath route, hash policy 1",
         driver: PASS,
         share: BALANCED,
-        set_up: multipath,
+        set_up: |wire, case, _| multipath(wire, case),
         fits: |_| true,
     },
     Contestant {
@@ -135,7 +136,7 @@ pub const ALL: &[Contestant] = &[
         about: "a resilient nexthop group, hash policy 1",
         driver: PASS,
         share: BALANCED,
-        set_up: resilient,
+        set_up: |wire, case, _| resilient(wire, case),
         fits: |_| true,
     },
     Contestant {
@@ -143,7 +144,7 @@ pub const ALL: &[Contestant] = &[
         about: "nftables: jhash, the connection's mark, a rule for each mark",
         driver: PASS,
         share: BALANCED,
-        set_up: nftables,
+        set_up: |wire, case, _| nftables(wire, case),
         fits: |_| true,
     },
     Contestant {
@@ -151,7 +152,7 @@ pub const ALL: &[Contestant] = &[
         about: "iptables in the way of mwan3: the connection's mark, chains by interface, statistic",
         driver: PASS,
         share: BALANCED,
-        set_up: mwan3,
+        set_up: |wire, case, _| mwan3(wire, case),
         fits: |_| true,
     },
     Contestant {
@@ -159,7 +160,7 @@ pub const ALL: &[Contestant] = &[
         about: "uplink: the packet's mark, a rule for each",
         driver: PASS,
         share: BALANCED,
-        set_up: |wire, case| start(wire, case, ""),
+        set_up: |wire, case, flows| start(wire, case, flows, ""),
         fits: |_| true,
     },
 ];
@@ -170,11 +171,11 @@ impl Contestant {
         (self.fits)(case)
     }
 
-    /// Sets the router up.
-    pub fn set_up(&self, wire: &Wire, case: Case) -> Result<Guard> {
+    /// Sets the router up for so many flows.
+    pub fn set_up(&self, wire: &Wire, case: Case, flows: u32) -> Result<Guard> {
         // Flows are silent between warming up and measuring.
         let _ = wire.router.sysctl("netfilter/nf_conntrack_udp_timeout", "300");
-        (self.set_up)(wire, case)
+        (self.set_up)(wire, case, flows)
     }
 }
 
@@ -330,24 +331,26 @@ fn feed(wire: &Wire, program: &str, arguments: &str, input: &str) -> Result<()> 
 }
 
 /// Writes the daemon's configuration.
-pub fn write(case: Case, more: &str) -> Result<()> {
-    write_local(case, more, None)
+pub fn write(case: Case, flows: u32, more: &str) -> Result<()> {
+    write_local(case, flows, more, None)
 }
 
-fn write_local(case: Case, more: &str, cgroup: Option<&str>) -> Result<()> {
+fn write_local(case: Case, flows: u32, more: &str, cgroup: Option<&str>) -> Result<()> {
+    // A full table forgets flows that are in use; the default is for up to half of it.
+    let flows = DEFAULT_FLOWS.max(2 * flows);
     let nat = if case.nat { "masquerade" } else { "off" };
     let local = cgroup.map_or("enabled = false".into(), |c| format!("cgroup = \"{c}\""));
     let text = format!(
         "[[uplink]]\nname = \"isp1\"\ninterface = \"eth0\"\ngateway = \"192.168.1.1\"\ngateway6 = \"fd00:1::1\"\nweight = 3\n\
          [[uplink]]\nname = \"isp2\"\ninterface = \"eth0\"\ngateway = \"10.0.0.1\"\ngateway6 = \"fd00:2::1\"\nweight = 1\n\
-         [lan]\ninterfaces = [\"eth0\"]\n[local]\n{local}\n[nat]\nmode = \"{nat}\"\n[kernel]\nflows = 2097152\n{more}"
+         [lan]\ninterfaces = [\"eth0\"]\n[local]\n{local}\n[nat]\nmode = \"{nat}\"\n[kernel]\nflows = {flows}\n{more}"
     );
     Ok(std::fs::write(format!("{DIRECTORY}/uplink.toml"), text)?)
 }
 
 /// The daemon, as a user runs it, until it finds both uplinks up.
-pub fn start(wire: &Wire, case: Case, more: &str) -> Result<Guard> {
-    write(case, more)?;
+pub fn start(wire: &Wire, case: Case, flows: u32, more: &str) -> Result<Guard> {
+    write(case, flows, more)?;
     run(wire, case)
 }
 
@@ -356,7 +359,7 @@ pub fn start_local(wire: &Wire, case: Case, cgroup: Option<&str>) -> Result<Guar
     let Some(cgroup) = cgroup else {
         return plain(wire, case);
     };
-    write_local(case, "", Some(cgroup))?;
+    write_local(case, 1, "", Some(cgroup))?;
     run(wire, case)
 }
 

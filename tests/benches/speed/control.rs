@@ -91,7 +91,7 @@ fn uplink(id: u8) -> Uplink {
 /// that were there.
 pub fn failover(contestant: &Contestant, flows: u32) -> Result<Vec<Fact>> {
     let mut wire = Wire::build(contestant.driver)?;
-    let guard = contestant.set_up(&wire, NAT_V4)?;
+    let guard = contestant.set_up(&wire, NAT_V4, flows)?;
     wire.warm(false, flows)?;
     let mut facts = memory(&guard, flows)?;
     wire.silence("gw1")?;
@@ -180,10 +180,11 @@ pub fn policies(contestant: &Contestant) -> Result<Vec<Fact>> {
         );
     }
     let begun = Instant::now();
-    let _guard = start(&wire, NAT_V4, &text)?;
+    let _guard = start(&wire, NAT_V4, 1, &text)?;
     let started = begun.elapsed();
     write(
         NAT_V4,
+        1,
         &text.replace("use = [\"isp1\"]", "use = [\"isp2\", \"isp1\"]"),
     )?;
     let begun = Instant::now();

@@ -159,24 +159,25 @@ fn save(report: &Report, directory: &Path, cases: &[Case], flows: &[u32]) -> Res
     Ok(())
 }
 
-/// One sample for each number of flows, from few to many.
+/// One sample for each number of flows.
 fn sample(contestant: &Contestant, case: Case, args: &Args) -> Result<Vec<Sample>> {
+    let one = |flows: &u32| {
+        sample_of(contestant, case, *flows, args.packets).with_context(|| format!("{flows} flows"))
+    };
+    args.flows.iter().map(one).collect()
+}
+
+fn sample_of(contestant: &Contestant, case: Case, flows: u32, packets: u32) -> Result<Sample> {
     let mut wire = Wire::build(contestant.driver)?;
-    let _guard = contestant.set_up(&wire, case)?;
-    let mut samples = Vec::new();
-    for flows in &args.flows {
-        let Some(share) = contestant.share else {
-            samples.push(wire.measure(case.v6, *flows, args.packets)?);
-            continue;
-        };
-        wire.warm(case.v6, *flows)?;
-        let sample = undisturbed(&mut wire, case, *flows, args.packets)?;
-        // One flow has one uplink.
-        let share = Some(share).filter(|_| *flows >= 1000);
-        wire::check(&sample, case.nat, share).with_context(|| format!("{flows} flows"))?;
-        samples.push(sample);
-    }
-    Ok(samples)
+    let _guard = contestant.set_up(&wire, case, flows)?;
+    let Some(share) = contestant.share else {
+        return wire.measure(case.v6, flows, packets);
+    };
+    wire.warm(case.v6, flows)?;
+    let sample = undisturbed(&mut wire, case, flows, packets)?;
+    // One flow has one uplink.
+    wire::check(&sample, case.nat, Some(share).filter(|_| flows >= 1000))?;
+    Ok(sample)
 }
 
 /// Where something else had the CPU for long, rings overflow: such a sample says nothing.

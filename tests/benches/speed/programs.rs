@@ -25,7 +25,7 @@ const FIRST: u32 = 0x0100_0000;
 pub fn measure(contestant: &Contestant) -> Result<Vec<Fact>> {
     let mut facts = Vec::new();
     let mut wire = Wire::build(contestant.driver)?;
-    let _guard = contestant.set_up(&wire, Case::ALL[1])?;
+    let _guard = contestant.set_up(&wire, Case::ALL[1], 1_000)?;
     wire.warm(false, 1_000)?;
     let nothing = wire.nothing()?;
     let index = wire.router.enter(|| nix::net::if_::if_nametoindex("eth0"))??;

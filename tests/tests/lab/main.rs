@@ -38,6 +38,7 @@ mod plan;
 mod policies;
 mod probes;
 mod selftest;
+mod spoof;
 mod stale;
 mod support;
 mod tamper;
@@ -252,6 +253,7 @@ const SCENARIOS: &[Scenario] = &[
     ("events_watched", events::watched),
     ("hooks_environment", hooks::environment),
     ("hooks_in_nobodys_way", hooks::in_nobodys_way),
+    ("spoofed_sources", spoof::refused),
     ("abuse_strangers", abuse::strangers),
     ("abuse_crowd", abuse::crowd),
     ("abuse_members", abuse::members),
