@@ -7,6 +7,7 @@
 pub mod addr;
 pub mod flow;
 pub mod hash;
+pub mod hop;
 pub mod mark;
 pub mod npt;
 pub mod policy;

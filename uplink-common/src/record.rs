@@ -4,7 +4,7 @@ use crate::{Addr, Family, Seed};
 
 /// Number of the contract between programs, maps and user space. Raised when a record, a map
 /// or a meaning changes; pins of another ABI are refused, not reinterpreted.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;
 
 /// Entries of the slot table: a prime, as Maglev (Eisenbud et al., NSDI 2016) wants it, and
 /// large enough that shares are within 0.1 points of the weights.
@@ -28,6 +28,11 @@ pub const TRANSIT: u32 = 4;
 pub const TRANSLATES: u32 = 8;
 /// [`Config::flags`]: policies go by names, so DNS packets are shown to user space.
 pub const LEARNS: u32 = 16;
+/// [`Config::flags`]: pinned IPv4 flows go to their next hop past the kernel's forwarding, while the
+/// heartbeat is fresh: see [`crate::hop`].
+pub const NEXT_HOP_V4: u32 = 32;
+/// [`Config::flags`]: the same for IPv6.
+pub const NEXT_HOP_V6: u32 = 64;
 
 /// [`Uplink::families`]: serves IPv4.
 pub const SERVES_V4: u32 = 1;
@@ -42,6 +47,16 @@ impl Family {
         match self {
             Self::V4 => SERVES_V4,
             Self::V6 => SERVES_V6,
+        }
+    }
+
+    /// This family's bit of [`Config::flags`]: [`NEXT_HOP_V4`] or [`NEXT_HOP_V6`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn next_hop_flag(self) -> u32 {
+        match self {
+            Self::V4 => NEXT_HOP_V4,
+            Self::V6 => NEXT_HOP_V6,
         }
     }
 }
@@ -60,7 +75,8 @@ pub struct Config {
     pub bank: u32,
     /// Highest uplink id in use.
     pub uplinks: u32,
-    /// [`DEFRAGMENTED`], [`UNTRANSLATED_LEAK`], [`TRANSIT`], [`TRANSLATES`].
+    /// [`DEFRAGMENTED`], [`UNTRANSLATED_LEAK`], [`TRANSIT`], [`TRANSLATES`], [`LEARNS`], [`NEXT_HOP_V4`],
+    /// [`NEXT_HOP_V6`].
     pub flags: u32,
     /// Secret of the flow hash.
     pub seed: Seed,
@@ -98,6 +114,10 @@ pub struct Uplink {
     pub ifindex: u32,
     /// By family: our address towards it; all zero where it serves no such family.
     pub source: [Addr; 2],
+    /// By family: the next hop; all zero where it serves no such family.
+    pub gateway: [Addr; 2],
+    /// By family: the longest IP packet in bytes that leaves here whole; 0: not known.
+    pub mtu: [u32; 2],
     /// The configured name, padded with zeros.
     pub name: [u8; 16],
 }
@@ -118,7 +138,10 @@ pub struct Slot {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Pin {
     /// Uplink id; 0 leaves the flow to the kernel.
-    pub uplink: u16,
+    pub uplink: u8,
+    /// The uplink that the flow was last seen leaving by on the kernel's way; 0: not yet, or so long ago
+    /// that the kernel is to be asked again. Of use in next-hop mode alone.
+    pub seen: u8,
     /// [`crate::policy::Choice::policy`] of the policy that placed it; 0: none did.
     pub policy: u16,
     /// [`Uplink::generation`] when the pin was made.
@@ -277,7 +300,7 @@ const _: () = assert!(size_of::<Passive>() == 56 + 8 * RTT_BUCKETS);
 const _: () = assert!(size_of::<Opening>() == 16);
 const _: () = assert!(size_of::<Echo>() == 24);
 const _: () = assert!(size_of::<Config>() == 64);
-const _: () = assert!(size_of::<Uplink>() == 80);
+const _: () = assert!(size_of::<Uplink>() == 120);
 const _: () = assert!(size_of::<Station>() == 12);
 const _: () = assert!(size_of::<Translation>() == 40);
 const _: () = assert!(size_of::<Slot>() == 4);

@@ -3,14 +3,14 @@
 use aya_ebpf::programs::TcContext;
 use uplink_common::{
     Config, Reason,
-    record::{AMBIGUOUS, TRANSLATES, UNTRANSLATED_LEAK},
+    record::{AMBIGUOUS, NEXT_HOP_V4, NEXT_HOP_V6, TRANSLATES, UNTRANSLATED_LEAK},
 };
 
 use crate::{
     act, exempt,
     maps::{LEAKS, LOCALS, UPLINKS},
-    overhear,
-    parse::{Packet, STAMPED_DATA},
+    nexthop, overhear,
+    parse::{Packet, RESET, STAMPED_DATA, SYN, SYN_ACK},
     passive,
     pinned::{self, Given},
     read::{self, Look},
@@ -27,11 +27,19 @@ pub fn egress(ctx: &TcContext) {
     };
     overhear::overhear(ctx, config, false);
     let value = (skb::fields(ctx).mark & config.mask) >> (config.shift & 31);
-    match destine(ctx, config, packet, value) {
+    let passes = config.flags & (NEXT_HOP_V4 | NEXT_HOP_V6) != 0;
+    let past = passes && nexthop::came_past(ctx);
+    match destine(ctx, config, packet, value, past) {
         Need::Nothing => return,
         Need::Place => {}
         // Before the translation, as `steer` reads the answer behind its own.
-        Need::Key => read::whole(ctx, config, packet),
+        Need::Key => {
+            let whole = read::whole(ctx, config, packet);
+            let opens = matches!(packet.sign, SYN | SYN_ACK | RESET);
+            if passes && whole && !past && !opens && packet.out != 0 {
+                nexthop::learn(packet.family(), &packet.key, u32::from(packet.out));
+            }
+        }
     }
     let translated = translate::outward(ctx, config, value);
     if packet.out != 0 {
@@ -57,11 +65,12 @@ enum Need {
     Key,
 }
 
-/// Finds out where the packet goes. `value` is its mark shifted.
+/// Finds out where the packet goes. `value` is its mark shifted; `past`: it came past the kernel's
+/// forwarding, to the gateway that its mark means.
 ///
 /// Not inlined, as in `read`: how the answer was found is forgotten.
 #[inline(never)]
-fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) -> Need {
+fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32, past: bool) -> Need {
     let look = read::look(ctx);
     if look == Look::Unreadable {
         return Need::Nothing;
@@ -71,16 +80,22 @@ fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) ->
     if value == 0 && !private && look == Look::UnderWay && !translates {
         return Need::Nothing;
     }
-    // Sent by this host, or given its address by NAT.
-    // SAFETY: a copy of four bytes that user space writes whole.
-    match unsafe { LOCALS.get(&packet.source) } {
-        Some(owner) => packet.out = own(ctx, config, *owner, value) as u8,
-        None => others(ctx, config, packet, value, private),
+    if past {
+        packet.out = there(ctx, value) as u8;
+    } else {
+        // Sent by this host, or given its address by NAT.
+        // SAFETY: a copy of four bytes that user space writes whole.
+        match unsafe { LOCALS.get(&packet.source) } {
+            Some(owner) => packet.out = own(ctx, config, *owner, value) as u8,
+            None => others(ctx, config, packet, value, private),
+        }
     }
+    let passes = config.flags & (NEXT_HOP_V4 | NEXT_HOP_V6) != 0;
+    let learns = passes && !past && packet.out != 0 && value != 0 && value <= config.uplinks;
     let due = packet.sign == STAMPED_DATA
         && packet.out != 0
         && passive::is_due(u32::from(packet.out), packet.family());
-    if look == Look::Whole || translates || due || packet.leaks | packet.back != 0 {
+    if look == Look::Whole || translates || due || learns || packet.leaks | packet.back != 0 {
         return Need::Key;
     }
     Need::Place
@@ -115,6 +130,12 @@ fn own(ctx: &TcContext, config: &Config, owner: u32, value: u32) -> u32 {
     } else {
         named(config, value)
     };
+    there(ctx, uplink)
+}
+
+/// The uplink, if this is its interface; else 0.
+#[inline(always)]
+fn there(ctx: &TcContext, uplink: u32) -> u32 {
     let there = UPLINKS
         .get(uplink)
         .is_some_and(|u| u.ifindex == skb::fields(ctx).ifindex);

@@ -11,10 +11,12 @@
 
 #[cfg(target_arch = "bpf")]
 use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC,
+    bindings::{TC_ACT_REDIRECT, TC_ACT_UNSPEC},
     macros::{cgroup_sock_addr, classifier},
     programs::{SockAddrContext, TcContext},
 };
+#[cfg(target_arch = "bpf")]
+use uplink_common::Reason;
 
 mod act;
 mod egress;
@@ -22,6 +24,7 @@ mod exempt;
 mod host;
 mod inbound;
 mod maps;
+mod nexthop;
 mod overhear;
 mod parse;
 mod passive;
@@ -35,13 +38,15 @@ mod steer;
 mod translate;
 mod walk;
 
-/// Ingress of an interface where client traffic enters. Marks the packet or leaves it alone,
-/// and always lets the next program and the kernel go on.
+/// Ingress of an interface where client traffic enters. Marks the packet or leaves it alone, and lets the
+/// next program and the kernel go on. In next-hop mode a pinned flow's packet leaves here for its gateway.
 #[cfg(target_arch = "bpf")]
 #[classifier]
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
-    steer::steer(&ctx);
-    TC_ACT_UNSPEC
+    match steer::steer(&ctx) {
+        Reason::Forwarded => TC_ACT_REDIRECT,
+        _ => TC_ACT_UNSPEC,
+    }
 }
 
 /// Ingress of an uplink's interface where no client traffic enters: counts what comes back.

@@ -283,6 +283,7 @@ fn settings(config: &Config, maps: &Maps) -> Result<maps::Settings> {
         netns: loader::namespace_cookie().context("reading the network namespace's cookie")?,
         stale_after_s: stale_after_s(config),
         learns: learns(config),
+        next_hop: [false; 2],
     })
 }
 
@@ -391,7 +392,14 @@ pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Ad
         locals: locals.into_iter().map(|(a, id)| (a.into(), id)).collect(),
         stations: stations::stations(host, uplinks).known,
         bypass,
+        mtus: uplinks.iter().map(|u| (u.id, mtu(host, u))).collect(),
     }
+}
+
+/// The longest packets that leave by an uplink whole, by family: its routes have the configured MTU.
+pub fn mtu(host: &Host, u: &Uplink) -> [u32; 2] {
+    let own = host.interface(&u.interface).map_or([0; 2], |i| i.mtu);
+    own.map(|own| u.mtu.map_or(own, |mtu| mtu.min(own)))
 }
 
 /// Names the capabilities that are missing, before the first system call fails for them.

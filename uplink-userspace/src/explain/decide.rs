@@ -169,7 +169,7 @@ impl<W: World> Case<'_, W> {
 
     /// A flow that keeps its uplink.
     fn go_on(&self, mut answer: Answer, held: &Held, fresh: &Fresh) -> Result<Answer> {
-        let id = u8::try_from(held.pin.uplink).unwrap_or(0);
+        let id = held.pin.uplink;
         let name = self.name(id.into())?;
         answer.reason = Reason::Pinned.name().into();
         answer.text = match answer.pin.as_ref().and_then(|pin| pin.policy.as_ref()) {
