@@ -173,7 +173,13 @@ mod tests {
 
     #[test]
     fn conntrack_sees_how_connections_begin_and_end() {
-        for (flags, passes) in [(0x10, true), (0x18, true), (0x11, false), (0x02, false), (0x14, false)] {
+        for (flags, passes) in [
+            (0x10, true),
+            (0x18, true),
+            (0x11, false),
+            (0x02, false),
+            (0x14, false),
+        ] {
             assert_eq!(segment(60, 20, [0x50, flags], size(74)), passes, "{flags:#x}");
         }
     }
@@ -196,7 +202,10 @@ mod tests {
                 let right = !sum([u16::from_be_bytes([ttl - 1, 17]), other]);
                 let check = u16::from_be_bytes([after[2], after[3]]);
                 // Of both zeros of one's complement either is right.
-                assert!(check == right || (check, right) == (0, 0xffff), "{ttl} {other:#x}");
+                assert!(
+                    check == right || (check, right) == (0, 0xffff),
+                    "{ttl} {other:#x}"
+                );
             }
         }
     }

@@ -182,11 +182,11 @@ fn place(
     let found = pinned::find(family, &key, now_s);
     let (id, strict) = match found {
         // It has sent a datagram there before.
-        pinned::Found::Valid(Held { uplink: id, policy: by, .. })
-            if connects && by != steer::EVERYTHING_ELSE =>
-        {
-            (id, is_strict(policy_of(config, &key, now_s)))
-        }
+        pinned::Found::Valid(Held {
+            uplink: id,
+            policy: by,
+            ..
+        }) if connects && by != steer::EVERYTHING_ELSE => (id, is_strict(policy_of(config, &key, now_s))),
         pinned::Found::Valid(held) => (held.uplink, false),
         _ => pick_and_keep(config, family, &key, found.was().is_some(), now_s)?,
     };

@@ -77,7 +77,10 @@ fn v4(ctx: &TcContext, bytes: &Linear, size: Size) -> bool {
         return false;
     }
     // The header sums up to the same as before, so nothing has to be computed anew.
-    if ctx.store(ETH_LEN + 8, &hop::later([ttl, proto, high, low]), 0).is_err() {
+    if ctx
+        .store(ETH_LEN + 8, &hop::later([ttl, proto, high, low]), 0)
+        .is_err()
+    {
         return false;
     }
     // SAFETY: the context is valid during the program, and the field may be written.

@@ -66,6 +66,12 @@ const CTX: usize = 192;
 const CTX_MARK: usize = 8;
 const CTX_PRIORITY: usize = 32;
 const CTX_IFINDEX: usize = 40;
+const CTX_GSO_SIZE: usize = 176;
+
+/// `TC_ACT_UNSPEC`: the packet goes on.
+pub const GOES_ON: u32 = u32::MAX;
+/// `TC_ACT_REDIRECT`.
+pub const REDIRECTED: u32 = 7;
 
 pub struct Bench {
     ebpf: Ebpf,
@@ -83,6 +89,12 @@ pub struct Bench {
     pub stale_after_s: u32,
     /// Whether policies go by names, as the next publication says it.
     pub learns: bool,
+    /// Next-hop mode, as the next publication says it.
+    pub next_hop: bool,
+    /// The longest packets that leave by either uplink, as the next addresses say it.
+    pub mtu: u32,
+    /// `skb->gso_size` of the next frames.
+    pub gso_size: u32,
     netns: u64,
 }
 
@@ -106,6 +118,8 @@ pub struct Outcome {
 /// A frame behind a program.
 pub struct Passed {
     pub mark: u32,
+    /// What the program returned.
+    pub action: u32,
     pub frame: Vec<u8>,
 }
 
@@ -145,6 +159,9 @@ impl Bench {
             priority: 0,
             stale_after_s: 0,
             learns: false,
+            next_hop: false,
+            mtu: 1500,
+            gso_size: 0,
             netns: loader::namespace_cookie().context("the namespace's cookie")?,
         };
         bench.addresses(Vec::new())?;
@@ -187,7 +204,7 @@ impl Bench {
 
     /// The same at another interface than `eth0`.
     pub fn run_at(&mut self, ifindex: u32, frame: &[u8], mark: u32) -> Outcome {
-        let Passed { mark, frame } = self.pass_at(ifindex, INGRESS, frame, mark);
+        let Passed { mark, frame, action } = self.pass_at(ifindex, INGRESS, frame, mark);
         let (beside, outcomes): (Vec<Reason>, _) = self.moved().into_iter().partition(|r| BESIDE.contains(r));
         assert!(
             self.learns || beside.is_empty(),
@@ -196,6 +213,8 @@ impl Bench {
         let [reason] = outcomes[..] else {
             panic!("one packet, more or fewer outcomes: {outcomes:?}")
         };
+        let redirected = reason == Reason::Forwarded;
+        assert_eq!(action, if redirected { REDIRECTED } else { GOES_ON });
         Outcome {
             reason,
             beside,
@@ -218,12 +237,20 @@ impl Bench {
         options.data_out = Some(&mut out);
         options.ctx_in = Some(&ctx);
         options.ctx_out = Some(&mut after);
-        let program = classifier(&mut self.ebpf, program).expect("the program");
+        let name = program;
+        let program = classifier(&mut self.ebpf, name).expect("the program");
         let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
-        // TC_ACT_UNSPEC: the packet goes on, whatever it is.
-        assert_eq!(result.return_value, u32::MAX);
+        let action = result.return_value;
+        assert!(
+            action == GOES_ON || (self.next_hop && name == INGRESS),
+            "{action}"
+        );
         let mark = u32::from_ne_bytes(after[CTX_MARK..CTX_MARK + 4].try_into().expect("four bytes"));
-        Passed { mark, frame: out }
+        Passed {
+            mark,
+            action,
+            frame: out,
+        }
     }
 
     /// A frame's `struct __sk_buff`, as far as the kernel takes it.
@@ -236,6 +263,7 @@ impl Bench {
         ctx[CTX_MARK..CTX_MARK + 4].copy_from_slice(&mark.to_ne_bytes());
         ctx[CTX_PRIORITY..CTX_PRIORITY + 4].copy_from_slice(&self.priority.to_ne_bytes());
         ctx[CTX_IFINDEX..CTX_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        ctx[CTX_GSO_SIZE..CTX_GSO_SIZE + 4].copy_from_slice(&self.gso_size.to_ne_bytes());
         ctx
     }
 
@@ -274,6 +302,7 @@ impl Bench {
             netns: self.netns,
             stale_after_s: self.stale_after_s,
             learns: self.learns,
+            next_hop: [self.next_hop; 2],
         };
         self.maps
             .publish(&self.uplinks, &selection, &settings)
@@ -357,6 +386,13 @@ impl Bench {
         self.hands.flows.get(key, 0).ok()
     }
 
+    /// Changes a flow's pin.
+    pub fn edit_pin(&mut self, key: &FlowKey, edit: impl FnOnce(&mut Pin)) {
+        let mut pin = self.pin(key).expect("a pin");
+        edit(&mut pin);
+        self.hands.flows.insert(key, pin, 0).expect("map `flows`");
+    }
+
     /// Attaches the programs of this host's sockets to the root cgroup; they leave with the bench.
     pub fn attach_host(&mut self) {
         let root = loader::cgroup_directory("/").expect("a cgroup v2 mount");
@@ -400,6 +436,11 @@ impl Bench {
         self.addresses(bypass).expect("the maps");
     }
 
+    /// As `mtu` says now.
+    pub fn publish_mtu(&mut self) {
+        self.addresses(Vec::new()).expect("the maps");
+    }
+
     fn addresses(&mut self, bypass: Vec<IpNet>) -> Result<()> {
         let mut addresses = Addresses {
             bypass,
@@ -414,6 +455,7 @@ impl Bench {
             }
             let mac = GATEWAY_MACS[usize::from(u.id) - 1];
             addresses.stations.push((station(ifindex, mac), id));
+            addresses.mtus.insert(u.id, [self.mtu; 2]);
         }
         addresses.locals.push((Addr::v4(LAN_ADDRESS), 0));
         let shared = station(self.ifindex, SHARED_MAC);
