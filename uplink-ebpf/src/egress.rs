@@ -3,14 +3,14 @@
 use aya_ebpf::programs::TcContext;
 use uplink_common::{
     Config, Reason,
-    record::{AMBIGUOUS, NEXT_HOP_V4, NEXT_HOP_V6, TRANSLATES, UNTRANSLATED_LEAK},
+    record::{AMBIGUOUS, TRANSLATES, UNTRANSLATED_LEAK},
 };
 
 use crate::{
     act, exempt,
     maps::{LEAKS, LOCALS, UPLINKS},
     nexthop, overhear,
-    parse::{Packet, RESET, STAMPED_DATA, SYN, SYN_ACK},
+    parse::{Packet, STAMPED_DATA},
     passive,
     pinned::{self, Given},
     read::{self, Look},
@@ -27,17 +27,14 @@ pub fn egress(ctx: &TcContext) {
     };
     overhear::overhear(ctx, config, false);
     let value = (skb::fields(ctx).mark & config.mask) >> (config.shift & 31);
-    let passes = config.flags & (NEXT_HOP_V4 | NEXT_HOP_V6) != 0;
-    let past = passes && nexthop::came_past(ctx);
-    match destine(ctx, config, packet, value, past) {
+    nexthop::note(ctx, config, packet);
+    match destine(ctx, config, packet, value) {
         Need::Nothing => return,
         Need::Place => {}
         // Before the translation, as `steer` reads the answer behind its own.
         Need::Key => {
-            let whole = read::whole(ctx, config, packet);
-            let opens = matches!(packet.sign, SYN | SYN_ACK | RESET);
-            if passes && whole && !past && !opens && packet.out != 0 {
-                nexthop::learn(packet.family(), &packet.key, u32::from(packet.out));
+            if read::whole(ctx, config, packet) {
+                nexthop::learn(config, packet, value);
             }
         }
     }
@@ -65,12 +62,11 @@ enum Need {
     Key,
 }
 
-/// Finds out where the packet goes. `value` is its mark shifted; `past`: it came past the kernel's
-/// forwarding, to the gateway that its mark means.
+/// Finds out where the packet goes. `value` is its mark shifted.
 ///
 /// Not inlined, as in `read`: how the answer was found is forgotten.
 #[inline(never)]
-fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32, past: bool) -> Need {
+fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) -> Need {
     let look = read::look(ctx);
     if look == Look::Unreadable {
         return Need::Nothing;
@@ -80,7 +76,8 @@ fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32, pa
     if value == 0 && !private && look == Look::UnderWay && !translates {
         return Need::Nothing;
     }
-    if past {
+    if packet.past != 0 {
+        // To the gateway that its mark means.
         packet.out = there(ctx, value) as u8;
     } else {
         // Sent by this host, or given its address by NAT.
@@ -90,8 +87,7 @@ fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32, pa
             None => others(ctx, config, packet, value, private),
         }
     }
-    let passes = config.flags & (NEXT_HOP_V4 | NEXT_HOP_V6) != 0;
-    let learns = passes && !past && packet.out != 0 && value != 0 && value <= config.uplinks;
+    let learns = nexthop::learns(config, packet, value);
     let due = packet.sign == STAMPED_DATA
         && packet.out != 0
         && passive::is_due(u32::from(packet.out), packet.family());

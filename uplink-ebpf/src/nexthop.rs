@@ -8,14 +8,15 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use uplink_common::{
-    Addr, Config, Family, FlowKey, Uplink,
+    Addr, Config, Family, Uplink,
     hop::{self, PAST, Size},
+    record::{NEXT_HOP_V4, NEXT_HOP_V6},
 };
 
 use crate::{
     exempt::{AF_INET, AF_INET6, words},
     maps::{FLOWS, UPLINKS},
-    parse::{self, Bytes as _, ETH_IPV4, ETH_IPV6, ETH_LEN, TCP, be16},
+    parse::{self, Bytes as _, ETH_IPV4, ETH_IPV6, ETH_LEN, Packet, RESET, SYN, SYN_ACK, TCP, be16},
     pinned,
     skb::{self, Linear},
 };
@@ -146,25 +147,41 @@ fn neighbour(gateway: &Addr) -> Neighbour {
     neighbour
 }
 
-/// At egress: whether the packet came past the kernel's forwarding. Nobody behind sees what told it.
+/// At egress: notes whether the packet came past the kernel's forwarding. Nobody behind sees what told it.
 #[inline(always)]
-pub fn came_past(ctx: &TcContext) -> bool {
-    if skb::fields(ctx).tc_index != PAST {
-        return false;
+pub fn note(ctx: &TcContext, config: &Config, packet: &mut Packet) {
+    packet.past = 0;
+    if config.flags & (NEXT_HOP_V4 | NEXT_HOP_V6) != 0 && skb::fields(ctx).tc_index == PAST {
+        packet.past = 1;
+        // SAFETY: the context is valid during the program, and the field may be written.
+        unsafe { (*ctx.skb.skb).tc_index = 0 };
     }
-    // SAFETY: the context is valid during the program, and the field may be written.
-    unsafe { (*ctx.skb.skb).tc_index = 0 };
-    true
+}
+
+/// At egress: whether the packet went the kernel's way with an uplink's mark, and left by an uplink.
+#[inline(always)]
+pub fn learns(config: &Config, packet: &Packet, value: u32) -> bool {
+    config.flags & (NEXT_HOP_V4 | NEXT_HOP_V6) != 0
+        && packet.past == 0
+        && packet.out != 0
+        && value != 0
+        && value <= config.uplinks
 }
 
 /// At egress: the flow went the kernel's way and left by this uplink, whatever its pin says. Conntrack
 /// may know better than a pin that was made in the middle of a connection. From now on the
 /// flow may pass, unless that uplink takes no new flows: then it keeps going the kernel's way.
 ///
+/// How a connection opens does not count, so that conntrack sees the third packet of it, too.
+///
 /// Not inlined: it runs seldom.
 #[inline(never)]
-pub fn learn(family: Family, key: &FlowKey, uplink: u32) {
-    let (Some(pin), Some(u)) = (FLOWS.get_ptr_mut(key), UPLINKS.get(uplink)) else {
+pub fn learn(config: &Config, packet: &Packet, value: u32) {
+    if !learns(config, packet, value) || matches!(packet.sign, SYN | SYN_ACK | RESET) {
+        return;
+    }
+    let (family, uplink) = (packet.family(), u32::from(packet.out));
+    let (Some(pin), Some(u)) = (FLOWS.get_ptr_mut(&packet.key), UPLINKS.get(uplink)) else {
         return;
     };
     // SAFETY: as in `pinned::find`.
