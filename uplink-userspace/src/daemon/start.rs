@@ -33,7 +33,7 @@ use crate::resolve::{self, Followed, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
 use crate::tally::Tally;
-use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, probe, stations, sysctl};
+use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, nexthop, probe, stations, sysctl};
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
@@ -183,6 +183,8 @@ async fn bring_up(
         tracing::info!("sysctl {change}");
     }
     nat::apply(&plan.nft).await?;
+    // Conntrack and its sysctls may have come with our rules.
+    sysctl::apply(&desired::sysctls(&config, engine.uplinks()))?;
     routes.apply(&plan).await?;
     let host = make_aggregate(&config, engine.uplinks(), host).await?;
     let ports = ports(&config, &host, engine.uplinks());
@@ -307,6 +309,9 @@ pub fn remember(
     let earlier = State::read(&options.runtime_dir)?;
     let wanted = desired::sysctls(config, engine.uplinks());
     let mut sysctls = sysctl::snapshot(&wanted)?;
+    if nexthop::is_possible(config) {
+        sysctls.assume(sysctl::LIBERAL, "0");
+    }
     let mut clsact = Vec::new();
     if let Some(earlier) = earlier {
         sysctls.prefer(earlier.sysctls);
