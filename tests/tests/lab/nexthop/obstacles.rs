@@ -17,8 +17,9 @@ const LOOK: Duration = Duration::from_secs(7);
 /// For what nftables tells of.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-const WALL: &str =
-    "table inet fw {\n chain forward { type filter hook forward priority 0; policy drop; }\n}\n";
+/// Answers may pass, so that whoever gets one was not stopped.
+const WALL: &str = "table inet fw { chain forward { type filter hook forward priority 0;\n\
+                    ip saddr 172.16.0.0/24 drop; ip6 saddr fd00:10::/64 drop; }\n}\n";
 
 /// A firewall stops what is under way within a second; when it goes, flows pass again.
 pub fn firewall() -> Result<()> {
@@ -160,7 +161,7 @@ pub fn warned_of() -> Result<()> {
     let daemon = Daemon::start(&lab, &config)?;
     expect_mode(&daemon, "nexthop", AT_ONCE)?;
     ensure!(!warned(&daemon, "firewall-passed-by")?, "warned of nothing");
-    lab.router.nft(&WALL.replace("drop", "accept"))?;
+    lab.router.nft(&WALL.replace("drop", "counter"))?;
     let warns = || warned(&daemon, "firewall-passed-by");
     await_within("a warning", Instant::now(), AT_ONCE, warns)?;
     expect_mode(&daemon, "nexthop", AT_ONCE)?;
