@@ -30,9 +30,9 @@ pub const TRANSLATES: u32 = 8;
 pub const LEARNS: u32 = 16;
 /// [`Config::flags`]: pinned IPv4 flows go to their next hop past the kernel's forwarding, while the
 /// heartbeat is fresh: see [`crate::hop`].
-pub const NEXT_HOP_V4: u32 = 32;
+pub const NEXT_HOP_V4: u32 = 64;
 /// [`Config::flags`]: the same for IPv6.
-pub const NEXT_HOP_V6: u32 = 64;
+pub const NEXT_HOP_V6: u32 = 128;
 
 /// [`Uplink::families`]: serves IPv4.
 pub const SERVES_V4: u32 = 1;
