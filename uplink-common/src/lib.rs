@@ -8,6 +8,7 @@ pub mod addr;
 pub mod filter;
 pub mod flow;
 pub mod hash;
+pub mod hop;
 pub mod load;
 pub mod mark;
 pub mod npt;

@@ -84,6 +84,8 @@ reasons! {
     Overheard = "overheard",
     /// A DNS packet for which there was no room on the way to user space.
     Unheard = "unheard",
+    /// Steered: the flow had a pin, and the packet went to its gateway past the kernel's forwarding.
+    Forwarded = "forwarded",
 }
 
 /// How many counters there are.

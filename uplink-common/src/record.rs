@@ -30,6 +30,11 @@ pub const TRANSLATES: u32 = 8;
 pub const LEARNS: u32 = 16;
 /// [`Config::flags`]: a packet from outside with a source address of this host is refused, as the kernel would.
 pub const GUARDS: u32 = 32;
+/// [`Config::flags`]: pinned IPv4 flows go to their next hop past the kernel's forwarding, while the
+/// heartbeat is fresh: see [`crate::hop`].
+pub const NEXT_HOP_V4: u32 = 64;
+/// [`Config::flags`]: the same for IPv6.
+pub const NEXT_HOP_V6: u32 = 128;
 
 /// [`Uplink::families`]: serves IPv4.
 pub const SERVES_V4: u32 = 1;
@@ -44,6 +49,16 @@ impl Family {
         match self {
             Self::V4 => SERVES_V4,
             Self::V6 => SERVES_V6,
+        }
+    }
+
+    /// This family's bit of [`Config::flags`]: [`NEXT_HOP_V4`] or [`NEXT_HOP_V6`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn next_hop_flag(self) -> u32 {
+        match self {
+            Self::V4 => NEXT_HOP_V4,
+            Self::V6 => NEXT_HOP_V6,
         }
     }
 }
@@ -62,7 +77,8 @@ pub struct Config {
     pub bank: u32,
     /// Highest uplink id in use.
     pub uplinks: u32,
-    /// [`DEFRAGMENTED`], [`UNTRANSLATED_LEAK`], [`TRANSIT`], [`TRANSLATES`], [`LEARNS`], [`GUARDS`].
+    /// [`DEFRAGMENTED`], [`UNTRANSLATED_LEAK`], [`TRANSIT`], [`TRANSLATES`], [`LEARNS`], [`GUARDS`], [`NEXT_HOP_V4`],
+    /// [`NEXT_HOP_V6`].
     pub flags: u32,
     /// Secret of the flow hash.
     pub seed: Seed,
@@ -102,6 +118,10 @@ pub struct Uplink {
     pub ifindex: u32,
     /// By family: our address towards it; all zero where it serves no such family.
     pub source: [Addr; 2],
+    /// By family: the next hop; all zero where it serves no such family.
+    pub gateway: [Addr; 2],
+    /// By family: the longest IP packet in bytes that leaves here whole; 0: not known.
+    pub mtu: [u32; 2],
     /// The configured name, padded with zeros.
     pub name: [u8; 16],
 }
@@ -122,7 +142,10 @@ pub struct Slot {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Pin {
     /// Uplink id; 0 leaves the flow to the kernel.
-    pub uplink: u16,
+    pub uplink: u8,
+    /// The uplink that the flow was last seen leaving by on the kernel's way; 0: not yet, or so long ago
+    /// that the kernel is to be asked again. Of use in next-hop mode alone.
+    pub seen: u8,
     /// [`crate::policy::Choice::policy`] of the policy that placed it; 0: none did.
     pub policy: u16,
     /// [`Uplink::generation`] when the pin was made.
@@ -296,7 +319,7 @@ const _: () = assert!(size_of::<Passive>() == 56 + 8 * RTT_BUCKETS);
 const _: () = assert!(size_of::<Opening>() == 16);
 const _: () = assert!(size_of::<Echo>() == 24);
 const _: () = assert!(size_of::<Config>() == 96);
-const _: () = assert!(size_of::<Uplink>() == 80);
+const _: () = assert!(size_of::<Uplink>() == 120);
 const _: () = assert!(size_of::<Station>() == 12);
 const _: () = assert!(size_of::<Translation>() == 40);
 const _: () = assert!(size_of::<Slot>() == 4);

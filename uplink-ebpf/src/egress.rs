@@ -9,7 +9,7 @@ use uplink_common::{
 use crate::{
     act, exempt, locals,
     maps::{LEAKS, UPLINKS},
-    overhear,
+    nexthop, overhear,
     parse::{Packet, STAMPED_DATA},
     passive,
     pinned::{self, Given},
@@ -27,11 +27,16 @@ pub fn egress(ctx: &TcContext) {
     };
     overhear::overhear(ctx, config, false);
     let value = (skb::fields(ctx).mark & config.mask) >> (config.shift & 31);
+    nexthop::note(ctx, config, packet);
     match destine(ctx, config, packet, value) {
         Need::Nothing => return,
         Need::Place => {}
         // Before the translation, as `steer` reads the answer behind its own.
-        Need::Key => read::whole(ctx, config, packet),
+        Need::Key => {
+            if read::whole(ctx, config, packet) {
+                nexthop::learn(config, packet, value);
+            }
+        }
     }
     let translated = translate::outward(ctx, config, value);
     if packet.out != 0 {
@@ -71,7 +76,10 @@ fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) ->
     if value == 0 && !private && look == Look::UnderWay && !translates {
         return Need::Nothing;
     }
-    if fits(ctx, packet, value) {
+    if packet.past != 0 {
+        // To the gateway that its mark means.
+        packet.out = there(ctx, value) as u8;
+    } else if fits(ctx, packet, value) {
         packet.out = value as u8;
     } else {
         // Sent by this host, or given its address by NAT.
@@ -80,10 +88,11 @@ fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) ->
             None => others(ctx, config, packet, value, private),
         }
     }
+    let learns = nexthop::learns(config, packet, value);
     let due = packet.sign == STAMPED_DATA
         && packet.out != 0
         && passive::is_due(u32::from(packet.out), packet.family());
-    if look == Look::Whole || translates || due || packet.leaks | packet.back != 0 {
+    if look == Look::Whole || translates || due || learns || packet.leaks | packet.back != 0 {
         return Need::Key;
     }
     Need::Place
@@ -132,6 +141,12 @@ fn own(ctx: &TcContext, config: &Config, owner: u32, value: u32) -> u32 {
     } else {
         named(config, value)
     };
+    there(ctx, uplink)
+}
+
+/// The uplink, if this is its interface; else 0.
+#[inline(always)]
+fn there(ctx: &TcContext, uplink: u32) -> u32 {
     let there = UPLINKS
         .get(uplink)
         .is_some_and(|u| u.ifindex == skb::fields(ctx).ifindex);

@@ -16,8 +16,10 @@ use crate::{
     skb,
 };
 
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+/// `AF_INET`.
+pub const AF_INET: u8 = 2;
+/// `AF_INET6`.
+pub const AF_INET6: u8 = 10;
 
 /// By the addresses alone, before any lookup.
 #[inline(always)]
@@ -100,8 +102,9 @@ fn next_hop(answer: &Lookup) -> NextHop {
     NextHop::new(gateway, answer.ifindex)
 }
 
+/// An address as the kernel's structures have it.
 #[inline(always)]
-fn words(a: &Addr) -> [u32; 4] {
+pub fn words(a: &Addr) -> [u32; 4] {
     // SAFETY: sixteen bytes, aligned to four.
     unsafe { core::mem::transmute::<[u8; 16], [u32; 4]>(a.0) }
 }

@@ -18,7 +18,8 @@ use uplink_common::{
 use crate::{
     act, locals,
     maps::{BYPASS, UPLINKS},
-    pick, pinned,
+    pick,
+    pinned::{self, Held},
     policy::{self, About, LOOPBACK, UNKNOWN},
     steer,
 };
@@ -176,10 +177,12 @@ fn place(
     let found = pinned::find(family, &key, now_s);
     let (id, strict) = match found {
         // It has sent a datagram there before.
-        pinned::Found::Valid(id, by) if connects && by != steer::EVERYTHING_ELSE => {
-            (id, is_strict(policy_of(config, &key, now_s)))
-        }
-        pinned::Found::Valid(id, _) => (id, false),
+        pinned::Found::Valid(Held {
+            uplink: id,
+            policy: by,
+            ..
+        }) if connects && by != steer::EVERYTHING_ELSE => (id, is_strict(policy_of(config, &key, now_s))),
+        pinned::Found::Valid(held) => (held.uplink, false),
         _ => pick_and_keep(config, family, &key, found.was().is_some(), now_s)?,
     };
     let uplink = UPLINKS.get(id).filter(|_| id != 0).ok_or(Reason::BadSlot)?;

@@ -11,10 +11,12 @@
 
 #[cfg(target_arch = "bpf")]
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::{cgroup_sock_addr, classifier},
     programs::{SockAddrContext, TcContext},
 };
+#[cfg(target_arch = "bpf")]
+use uplink_common::Reason;
 
 mod act;
 mod egress;
@@ -23,6 +25,7 @@ mod host;
 mod inbound;
 mod locals;
 mod maps;
+mod nexthop;
 mod overhear;
 mod parse;
 mod passive;
@@ -37,7 +40,8 @@ mod translate;
 mod walk;
 
 /// Ingress of an interface where client traffic enters. Marks the packet or leaves it alone, and lets the next
-/// program and the kernel go on, unless the kernel alone would refuse the packet's source.
+/// program and the kernel go on, unless the kernel alone would refuse the packet's source. In next-hop mode a pinned
+/// flow's packet leaves here for its gateway.
 #[cfg(target_arch = "bpf")]
 #[classifier]
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
@@ -48,13 +52,17 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
 #[cfg(target_arch = "bpf")]
 #[classifier]
 pub fn uplink_count(ctx: TcContext) -> i32 {
-    verdict(steer::count(&ctx))
+    steer::count(&ctx).map_or(TC_ACT_UNSPEC, verdict)
 }
 
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-const fn verdict(goes_on: bool) -> i32 {
-    if goes_on { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+const fn verdict(reason: Reason) -> i32 {
+    match reason {
+        Reason::Forwarded => TC_ACT_REDIRECT,
+        Reason::Spoofed => TC_ACT_SHOT,
+        _ => TC_ACT_UNSPEC,
+    }
 }
 
 /// Egress of every interface of ours: what leaves by an uplink, and what comes in through us.

@@ -1,7 +1,7 @@
 //! The flow table: which uplink a flow already has.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
-use uplink_common::{Family, FlowKey, Pin, Uplink};
+use uplink_common::{Family, FlowKey, Pin, Uplink, hop::LOOK_AGAIN_S};
 
 use crate::maps::{FLOWS, UPLINKS};
 
@@ -15,12 +15,23 @@ const KERNEL_PIN_S: u32 = 1;
 
 /// What the flow table says.
 pub enum Found {
-    /// The flow keeps this uplink, 0 being the kernel, which the policy behind it gave, or 0.
-    Valid(u32, u32),
+    /// The flow keeps this uplink.
+    Valid(Held),
     /// Its uplink died, or the kernel's choice may have changed.
     Stale(u32),
     /// A new flow.
     None,
+}
+
+/// A valid pin.
+#[derive(Clone, Copy)]
+pub struct Held {
+    /// Uplink id; 0 is the kernel.
+    pub uplink: u32,
+    /// `Choice::policy` of the policy that gave it, or 0.
+    pub policy: u32,
+    /// `Pin::seen`.
+    pub seen: u32,
 }
 
 impl Found {
@@ -59,9 +70,16 @@ pub fn find(family: Family, key: &FlowKey, now_s: u32) -> Found {
         return Found::Stale(uplink);
     }
     if pin.last_used_s != now_s {
+        if (pin.last_used_s ^ now_s) >= LOOK_AGAIN_S {
+            pin.seen = 0;
+        }
         pin.last_used_s = now_s;
     }
-    Found::Valid(uplink, u32::from(pin.policy))
+    Found::Valid(Held {
+        uplink,
+        policy: u32::from(pin.policy),
+        seen: u32::from(pin.seen),
+    })
 }
 
 /// What a pin says: an uplink, 0 being the kernel, and the number of the policy that gave it, or 0.
@@ -84,7 +102,8 @@ impl Given {
     #[inline(always)]
     pub fn pin(self, family: Family, now_s: u32) -> Pin {
         Pin {
-            uplink: self.uplink as u16,
+            uplink: self.uplink as u8,
+            seen: 0,
             policy: self.policy as u16,
             generation: generation(self.uplink, family),
             last_used_s: now_s,
@@ -103,7 +122,7 @@ pub fn keep(family: Family, key: &FlowKey, given: Given, replace: bool, now_s: u
         return uplink;
     }
     match find(family, key, now_s) {
-        Found::Valid(other, _) => other,
+        Found::Valid(other) => other.uplink,
         _ => uplink,
     }
 }

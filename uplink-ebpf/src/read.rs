@@ -42,20 +42,27 @@ pub fn look(ctx: &TcContext) -> Look {
     }
 }
 
-/// Reads the key and the sign. A packet that cannot be read has no sign and opens nothing.
+/// Reads the key and the sign, and says whether it could. A packet that cannot be read has no sign and opens
+/// nothing.
 ///
 /// Not inlined: behind it the verifier knows nothing more of the ways through the headers, and does not
 /// look at all that follows once for each.
 #[inline(never)]
-pub fn whole(ctx: &TcContext, config: &Config, packet: &mut Packet) {
+pub fn whole(ctx: &TcContext, config: &Config, packet: &mut Packet) -> bool {
     let bytes = skb::linear(ctx);
     let Ok(network) = parse::network(&bytes) else {
-        return;
+        return false;
     };
     let defragmented = config.flags & DEFRAGMENTED != 0;
     match parse::flow(&bytes, &network, defragmented, packet) {
-        Ok(opens) => packet.opens = u8::from(opens),
+        Ok(opens) => {
+            packet.opens = u8::from(opens);
+            true
+        }
         // Without a whole key nobody knows what leaked.
-        Err(_) => packet.leaks = 0,
+        Err(_) => {
+            packet.leaks = 0;
+            false
+        }
     }
 }

@@ -6,9 +6,11 @@ use uplink_common::{ABI, Config, Reason, record::DEFRAGMENTED};
 use crate::{
     act, exempt, inbound, locals,
     maps::{CONFIG, SCRATCH},
-    overhear,
+    nexthop, overhear,
     parse::{self, Packet},
-    passive, pinned, place, skb, translate,
+    passive,
+    pinned::{self, Held},
+    place, skb, translate,
 };
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to our MAC.
@@ -17,25 +19,23 @@ const PACKET_HOST: u32 = 0;
 /// The policy of what no other policy matches.
 pub const EVERYTHING_ELSE: u32 = 0;
 
-/// Steers one packet and counts the outcome. Returns whether it may go on.
+/// Steers one packet and counts the outcome.
 #[inline(always)]
-pub fn steer(ctx: &TcContext) -> bool {
+pub fn steer(ctx: &TcContext) -> Reason {
     let reason = match path(ctx) {
         Ok(reason) | Err(reason) => reason,
     };
     act::count(reason);
-    !matches!(reason, Reason::Spoofed)
+    reason
 }
 
-/// Counts what came back for this host, marks what opens a connection inward, and leaves the rest. Returns whether
-/// the packet may go on.
+/// Counts what came back for this host, marks what opens a connection inward, and leaves the rest. `None`: not for this
+/// host.
 #[inline(always)]
-pub fn count(ctx: &TcContext) -> bool {
-    let Some(Ok(reason) | Err(reason)) = inward(ctx).transpose() else {
-        return true;
-    };
+pub fn count(ctx: &TcContext) -> Option<Reason> {
+    let (Ok(reason) | Err(reason)) = inward(ctx).transpose()?;
     act::count(reason);
-    !matches!(reason, Reason::Spoofed)
+    Some(reason)
 }
 
 /// `None`: not for this host.
@@ -112,12 +112,17 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
         return inbound::to_host(ctx, config, owner, packet, network.family, opens);
     }
     let from = inbound::transit(ctx, config, packet, network.family);
-    let was = match pinned::find(network.family, &packet.key, pinned::now_s()) {
-        pinned::Found::Valid(0, _) => return Err(Reason::KernelPinned),
-        pinned::Found::Valid(uplink, by) => {
-            act::send(ctx, config, uplink, false);
-            if by != EVERYTHING_ELSE {
-                act::carried(by);
+    let now_s = pinned::now_s();
+    let was = match pinned::find(network.family, &packet.key, now_s) {
+        pinned::Found::Valid(Held { uplink: 0, .. }) => return Err(Reason::KernelPinned),
+        pinned::Found::Valid(held) => {
+            act::send(ctx, config, held.uplink, false);
+            if held.policy != EVERYTHING_ELSE {
+                act::carried(held.policy);
+            }
+            let past = nexthop::is_on(config, network.family, now_s) && held.seen == held.uplink;
+            if past && nexthop::forward(ctx, held.uplink) {
+                return Ok(Reason::Forwarded);
             }
             return Ok(Reason::Pinned);
         }

@@ -11,6 +11,7 @@ mod measure;
 mod metrics;
 mod names;
 mod news;
+mod nexthop;
 mod outages;
 mod policies;
 mod reload;
@@ -285,6 +286,8 @@ impl Daemon {
             // Our own nft rings, too, and says nothing about a repair.
             self.changed_nft = Some(process);
         }
+        // A firewall that has just come shall see what is under way.
+        self.follow_mode().await;
         self.repair_nft().await;
     }
 
@@ -321,7 +324,7 @@ impl Daemon {
         if !self.pulses.is_multiple_of(2) {
             return;
         }
-        if self.settings.stale_after_s != 0 {
+        if self.settings.stale_after_s != 0 || self.settings.next_hop != [false; 2] {
             self.heartbeat();
         }
         self.follow_policies();

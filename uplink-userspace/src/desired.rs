@@ -8,7 +8,7 @@ use crate::health::Verdict;
 use crate::host::Host;
 use crate::plan::{self, Plan, Sysctl};
 use crate::resolve::{self, Uplink};
-use crate::{aggregate, nat, sysctl};
+use crate::{aggregate, nat, nexthop, sysctl};
 
 /// Rules, routes, NAT and sysctls. `host` tells what other people's rules ours must come before, `usable` tells the paths that routes can be made for now.
 #[must_use]
@@ -52,6 +52,12 @@ pub fn sysctls(config: &Config, uplinks: &[Uplink]) -> Vec<Sysctl> {
         if wanted.iter().all(|w| w.path != one.path) {
             wanted.push(one);
         }
+    }
+    if nexthop::is_possible(config) && sysctl::read(sysctl::LIBERAL).is_some() {
+        wanted.push(Sysctl {
+            path: sysctl::LIBERAL.into(),
+            value: "1".into(),
+        });
     }
     wanted
 }

@@ -153,6 +153,7 @@ pub(crate) mod tests {
                 index: 2,
                 name: "eth0".into(),
                 running: true,
+                mtu: [1500; 2],
                 addresses: vec!["10.0.1.100/24".parse().unwrap()],
                 deprecated: vec![],
             }],

@@ -96,6 +96,8 @@ pub struct Interface {
     pub name: String,
     /// Administratively up and with carrier.
     pub running: bool,
+    /// By family: the longest IP packet in bytes that it sends; 0: not known.
+    pub mtu: [u32; 2],
     /// Its addresses with their prefixes, link-local ones too; host bits kept.
     pub addresses: Vec<IpNet>,
     /// Those among them that are about to go and should not be used for anything new.

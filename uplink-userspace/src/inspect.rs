@@ -261,7 +261,7 @@ impl Wanted {
         let (uplinks, selection) = (self.engine.uplinks(), self.engine.selection());
         let record = |u: &Uplink| {
             let old = before.iter().find(|(id, _)| *id == u.id).map(|(_, r)| *r);
-            let record = maps::record(u, selection, &old.unwrap_or_default());
+            let record = maps::record(u, selection, &old.unwrap_or_default(), start::mtu(&self.host, u));
             (u.id, record)
         };
         let records: Vec<(u8, Record)> = uplinks.iter().map(record).collect();

@@ -33,6 +33,7 @@ pub mod maps;
 pub mod metrics;
 pub mod names;
 pub mod nat;
+pub mod nexthop;
 pub mod options;
 pub mod passive;
 pub mod plan;

@@ -18,6 +18,7 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use crate::aggregate;
 use crate::host::{Host, Interface, Peer};
 use crate::routes::socket::Netlink;
+use crate::sysctl;
 
 pub use neighbours::forget_neighbour;
 pub use watch::{Event, NeighbourState, watch};
@@ -75,11 +76,23 @@ fn interface(message: &Message) -> Option<Interface> {
     let running = LinkFlags::Up | LinkFlags::Running;
     Some(Interface {
         index: link.header.index,
-        name,
         running: link.header.flags.contains(running),
+        mtu: mtu(link, &name),
         addresses: Vec::new(),
         deprecated: Vec::new(),
+        name,
     })
+}
+
+/// A router may announce a lower MTU for IPv6 than the link has.
+fn mtu(link: &LinkMessage, name: &str) -> [u32; 2] {
+    let own = link.attributes.iter().find_map(|a| match a {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    let own = own.unwrap_or(0);
+    let announced = sysctl::read(&format!("net/ipv6/conf/{name}/mtu")).and_then(|v| v.parse().ok());
+    [own, announced.map_or(own, |v6: u32| v6.min(own))]
 }
 
 /// Gives every interface its addresses: lasting ones before temporary ones, deprecated ones
@@ -179,6 +192,7 @@ mod tests {
             index: 2,
             name: "eth0".into(),
             running: true,
+            mtu: [1500; 2],
             addresses: vec![],
             deprecated: vec![],
         }];

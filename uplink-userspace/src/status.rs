@@ -31,6 +31,10 @@ pub struct Status {
     pub since: String,
     /// Hook of the packet path.
     pub attach: String,
+    /// Who sends the packets of known flows to the gateway: "mark", the kernel by their mark, or "nexthop",
+    /// the programs, in one family at least.
+    #[serde(default)]
+    pub mode: String,
     /// In the order of the file.
     pub uplinks: Vec<Uplink>,
     /// In the order of the file.

@@ -19,6 +19,8 @@ const ACCEPT_LOCAL: &str = "/accept_local";
 const OURS: &str = "2";
 const V4_FORWARD: &str = "net/ipv4/ip_forward";
 const V6_FORWARD: &str = "net/ipv6/conf/all/forwarding";
+/// Conntrack takes TCP segments beyond the window that it knows. In next-hop mode it does not see every one.
+pub const LIBERAL: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
 /// What the kernel changes by itself when forwarding is switched, below `conf/*`.
 const V4_SIDE_EFFECTS: [&str; 3] = ["forwarding", "accept_redirects", "send_redirects"];
 const V6_SIDE_EFFECTS: [&str; 3] = ["forwarding", "accept_ra", "accept_redirects"];
@@ -59,6 +61,14 @@ impl Saved {
     pub fn guards(&self) -> Self {
         let guards = self.0.iter().filter(|e| e.path.ends_with(ACCEPT_LOCAL));
         Self(guards.cloned().collect())
+    }
+
+    /// Takes `value` for that of a sysctl which is not there yet.
+    pub fn assume(&mut self, path: &str, value: &str) {
+        if self.0.iter().all(|e| e.path != path) {
+            let (path, value) = (path.to_owned(), value.to_owned());
+            self.0.push(Entry { path, value });
+        }
     }
 
     /// Takes the values of `earlier` where it has them: they were read before anything changed.

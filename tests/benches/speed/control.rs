@@ -43,6 +43,7 @@ pub fn swap() -> Result<Vec<Fact>> {
         stale_after_s: 0,
         learns: false,
         guards: true,
+        next_hop: [false; 2],
     };
     let mut took = Vec::new();
     for n in 0..SWAPS {

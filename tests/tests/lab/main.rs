@@ -31,6 +31,7 @@ mod metrics;
 mod mpath;
 mod mtu;
 mod names;
+mod nexthop;
 mod pair;
 mod pair_ha;
 mod pins;
@@ -145,6 +146,19 @@ const SCENARIOS: &[Scenario] = &[
     ("icmp_errors", icmp::errors),
     ("icmp_no_redirects", icmp::no_redirects),
     ("mtu_and_mss", mtu::and_mss),
+    ("nexthop_spread", nexthop::spread),
+    ("nexthop_failover", nexthop::failed_over),
+    ("nexthop_drain", nexthop::drained),
+    ("nexthop_ttl", nexthop::counted),
+    ("nexthop_mtu", nexthop::too_long),
+    ("nexthop_transfer", nexthop::whole),
+    ("nexthop_firewall", nexthop::firewall),
+    ("nexthop_xfrm", nexthop::xfrm),
+    ("nexthop_filters", nexthop::filters),
+    ("nexthop_nat", nexthop::nat),
+    ("nexthop_refused", nexthop::refused_with_nat),
+    ("nexthop_warned", nexthop::warned_of),
+    ("nexthop_silent_daemon", nexthop::silent_daemon),
     ("prefix_translation", translation::prefixes),
     ("gre_esp", tunnels::gre_esp),
     ("other_abi_refused", layout::other_abi_refused),

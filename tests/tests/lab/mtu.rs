@@ -102,7 +102,7 @@ fn datagrams(lab: &Lab, family: Family) -> Result<()> {
 }
 
 /// A client's socket whose datagrams are never divided.
-fn undivided(lab: &Lab, family: Family, n: usize, to: SocketAddr) -> Result<UdpSocket> {
+pub fn undivided(lab: &Lab, family: Family, n: usize, to: SocketAddr) -> Result<UdpSocket> {
     let socket = udp_client(lab, family, n, to)?;
     let (level, name, value) = match family {
         Family::V4 => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),

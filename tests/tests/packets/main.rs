@@ -8,6 +8,7 @@ mod flood;
 mod frames;
 mod garbage;
 mod host;
+mod nexthop;
 mod outward;
 mod passive;
 mod policy;
@@ -63,12 +64,16 @@ fn the_verifier_has_little_to_do() {
     });
 }
 
-/// `outward` and `host` have rows of their own.
+/// `outward`, `host` and `nexthop` have rows of their own.
 #[test]
 fn every_reason_has_a_row() {
     let counted = |row: rows::Row| row.beside.iter().copied().chain([row.reason]);
     let rows = rows::all().into_iter().flat_map(counted);
-    let rows: Vec<Reason> = rows.chain(outward::REASONS).chain(host::REASONS).collect();
+    let rows: Vec<Reason> = rows
+        .chain(outward::REASONS)
+        .chain(host::REASONS)
+        .chain(nexthop::REASONS)
+        .collect();
     for reason in Reason::ALL {
         assert!(rows.contains(reason), "no row for {}", reason.name());
     }

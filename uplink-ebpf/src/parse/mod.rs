@@ -52,20 +52,24 @@ pub struct Network {
     pub offset: usize,
 }
 
-const ETH_LEN: usize = 14;
+/// Length of an Ethernet header.
+pub const ETH_LEN: usize = 14;
 const VLAN_LEN: usize = 4;
 /// Extension headers that are followed.
 pub const MAX_EXTENSIONS: u32 = 6;
 
-const ETH_IPV4: u16 = 0x0800;
-const ETH_IPV6: u16 = 0x86dd;
+/// Ethertype of IPv4.
+pub const ETH_IPV4: u16 = 0x0800;
+/// Ethertype of IPv6.
+pub const ETH_IPV6: u16 = 0x86dd;
 const ETH_VLAN: u16 = 0x8100;
 const ETH_QINQ: u16 = 0x88a8;
 
 const MORE_FRAGMENTS: u16 = 0x2000;
 
 const ICMP: u8 = 1;
-const TCP: u8 = 6;
+/// Protocol number of TCP.
+pub const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
@@ -312,8 +316,9 @@ impl Walk {
     }
 }
 
+/// Whether a header of this number is an extension header that is followed.
 #[inline(always)]
-const fn is_extension(proto: u32) -> bool {
+pub const fn is_extension(proto: u32) -> bool {
     matches!(
         proto as u8,
         HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
@@ -370,7 +375,8 @@ const fn is_tag(ethertype: u16) -> bool {
     ethertype == ETH_VLAN || ethertype == ETH_QINQ
 }
 
+/// From network byte order.
 #[inline(always)]
-const fn be16(b: [u8; 2]) -> u16 {
+pub const fn be16(b: [u8; 2]) -> u16 {
     u16::from_be_bytes(b)
 }

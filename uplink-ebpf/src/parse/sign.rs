@@ -26,6 +26,8 @@ pub struct Packet {
     pub back: u8,
     /// 1 where it leaves without NAT.
     pub leaks: u8,
+    /// 1 where it came past the kernel's forwarding, at egress.
+    pub past: u32,
     /// What it tells of its path: [`NOTHING`] or one of those that follow.
     pub sign: u32,
     /// TSval of a [`STAMPED`] segment.

@@ -110,6 +110,7 @@ fn with_interface(name: &str, ours: bool) -> Host {
         index,
         name: name.into(),
         running: true,
+        mtu: [1500; 2],
         addresses: Vec::new(),
         deprecated: Vec::new(),
     };

@@ -236,6 +236,8 @@ pub struct Kernel {
     pub protocol: u8,
     /// Hook of the packet path.
     pub attach: Attach,
+    /// Who sends a pinned flow's packets to the gateway.
+    pub mode: Mode,
     /// Entries of the flow table.
     pub flows: u32,
     /// The programs leave new flows to the kernel when the daemon has been gone for this long,
@@ -244,6 +246,17 @@ pub struct Kernel {
     /// Secret of the hash, where the file says from what to make it: routers with the same one
     /// and the same uplinks choose alike. `None`: at random, once.
     pub seed: Option<Seed>,
+}
+
+/// Who sends a pinned flow's packets to the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The programs where nothing needs the kernel's forwarding, else the kernel.
+    Auto,
+    /// The kernel, by the packet's mark.
+    Mark,
+    /// The programs, past the kernel's forwarding; never with NAT.
+    NextHop,
 }
 
 /// Hook of the packet path.

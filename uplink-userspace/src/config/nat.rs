@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 
 use super::reader::{Reader, Refusal, wrong};
-use super::{Nat, NatMode, OnFailback, OnFailover, Prefixes, Uplink};
+use super::{At, Mode, Nat, NatMode, OnFailback, OnFailover, Prefixes, Uplink};
 
 const KEY: &str = "prefix6";
 const ALLOWED: &str = "an IPv6 prefix of 1 to 64 bits, such as \"fd00:10::/64\"";
@@ -72,6 +72,15 @@ fn fill(table: &mut Reader<'_, '_>, nat: &mut Nat) {
     if let Some(prefix) = nat.prefix6.as_ref().filter(|_| nat.mode == NatMode::Off) {
         let message = "prefix6 translates addresses, and mode = \"off\" leaves them";
         table.complain(prefix.span.clone(), message, "remove one of the two");
+    }
+}
+
+/// Addresses are translated in the kernel's forwarding, which next-hop mode goes past.
+pub(super) fn lets_pass(top: &mut Reader<'_, '_>, nat: &Nat, mode: &At<Mode>) {
+    if mode.value == Mode::NextHop && nat.mode != NatMode::Off {
+        let message = "mode = \"nexthop\" sends packets past the kernel's NAT, and [nat] mode is not \"off\"";
+        let help = "mode = \"auto\" or \"mark\"; or [nat] mode = \"off\", where the gateways route your prefixes back";
+        top.complain(mode.span.clone(), message, help);
     }
 }
 

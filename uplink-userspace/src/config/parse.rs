@@ -91,11 +91,12 @@ fn document(file: &File, problems: &mut Vec<Problem>) -> Config {
     let mut ignored = Vec::new();
     let sink = if broken { &mut ignored } else { problems };
     let mut top = Reader::new("", table.get_ref(), 0..0, sink);
-    let (kernel, mask) = sections::kernel(&mut top);
+    let (kernel, mask, mode) = sections::kernel(&mut top);
     let nat = nat::read(&mut top);
     let probe = probe::read::read(&mut top);
     let uplinks = uplinks::read(&mut top, &kernel, mask, &nat, &probe);
     nat::is_used(&mut top, &nat, &uplinks);
+    nat::lets_pass(&mut top, &nat, &mode);
     let health = health::read::health(&mut top);
     let balance = health::read::balance(&mut top, &uplinks);
     let lan = sections::lan(&mut top);

@@ -9,7 +9,7 @@ use uplink_common::mark::Mask;
 
 use super::reader::{Reader, Refusal, meant, time_span, wrong};
 use super::uplinks::interface_name;
-use super::{At, Attach, Kernel, Local};
+use super::{At, Attach, Kernel, Local, Mode};
 
 pub(super) fn lan(top: &mut Reader<'_, '_>) -> Vec<At<String>> {
     let Some(mut lan) = top.table("lan", "[lan]") else {
@@ -54,8 +54,8 @@ pub(super) fn cgroup(text: &str) -> Result<String, Refusal> {
     }
 }
 
-/// The numbers, and where the mask stands.
-pub(super) fn kernel(top: &mut Reader<'_, '_>) -> (Kernel, At<Mask>) {
+/// The numbers, and where the mask and the mode stand.
+pub(super) fn kernel(top: &mut Reader<'_, '_>) -> (Kernel, At<Mask>, At<Mode>) {
     let default = Mask::new(0x7f00_0000).expect("contiguous bits");
     let mut mask = At {
         value: default,
@@ -66,18 +66,31 @@ pub(super) fn kernel(top: &mut Reader<'_, '_>) -> (Kernel, At<Mask>) {
         rule_priority: 20_000,
         protocol: 117,
         attach: Attach::Auto,
+        mode: Mode::Auto,
         flows: 262_144,
         stale_after: None,
         seed: None,
+    };
+    let mut mode = At {
+        value: kernel.mode,
+        span: 0..0,
     };
     if let Some(mut table) = top.table("kernel", "[kernel]") {
         mask = fwmark_mask(&mut table).unwrap_or(mask);
         kernel.fwmark_mask = mask.value;
         fill_kernel(&mut table, &mut kernel);
+        mode = table.one_of("mode", &MODES).unwrap_or(mode);
+        kernel.mode = mode.value;
         table.finish();
     }
-    (kernel, mask)
+    (kernel, mask, mode)
 }
+
+const MODES: [(&str, Option<Mode>); 3] = [
+    ("auto", Some(Mode::Auto)),
+    ("mark", Some(Mode::Mark)),
+    ("nexthop", Some(Mode::NextHop)),
+];
 
 fn fill_kernel(table: &mut Reader<'_, '_>, kernel: &mut Kernel) {
     // Behind the block of 256 comes the rule for everything else.

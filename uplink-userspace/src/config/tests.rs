@@ -121,7 +121,7 @@ fn the_smallest_file_gets_every_default() {
         (kernel.protocol, kernel.flows, kernel.attach),
         (117, 262_144, Attach::Auto)
     );
-    assert_eq!(kernel.stale_after, None);
+    assert_eq!((kernel.stale_after, kernel.mode), (None, Mode::Auto));
 }
 
 #[test]
@@ -419,4 +419,19 @@ proptest! {
         }
         survives(&text.into_iter().collect::<String>());
     }
+}
+
+#[test]
+fn next_hop_mode_goes_without_nat_only() {
+    let nexthop = "[kernel]\nmode = \"nexthop\"\n";
+    let config = read(&format!("{SMALLEST}{nexthop}[nat]\nmode = \"off\"\n")).unwrap();
+    assert_eq!(config.kernel.mode, Mode::NextHop);
+    let text = format!("{SMALLEST}{nexthop}");
+    let line = 1 + text.find("mode").map_or(0, |at| text[..at].matches('\n').count());
+    let shown = read(&text).unwrap_err().to_string();
+    assert!(shown.contains(&format!(":{line}:8")), "{shown}");
+    assert!(
+        shown.contains("past the kernel's NAT") && shown.contains("[nat] mode = \"off\""),
+        "{shown}"
+    );
 }

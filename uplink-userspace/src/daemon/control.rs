@@ -279,6 +279,7 @@ impl Daemon {
             config: self.config.file.path.display().to_string(),
             since: humantime::format_rfc3339_seconds(self.since).to_string(),
             attach: self.loaded.hook.to_string(),
+            mode: self.mode().to_owned(),
             uplinks,
             policies: self.describe_policies()?,
             names: self.describe_names(&counters),

@@ -83,10 +83,13 @@ impl Daemon {
 
     /// What the running programs, rules and maps are tied to.
     fn refuse_what_needs_a_restart(&self, config: &Config) -> Result<()> {
-        // It is written into a map only.
-        let stale_after = config.kernel.stale_after;
+        // They are written into a map only.
+        let config::Kernel {
+            stale_after, mode, ..
+        } = config.kernel;
         let running = config::Kernel {
             stale_after,
+            mode,
             ..self.config.kernel
         };
         ensure!(
@@ -135,6 +138,8 @@ impl Daemon {
         self.settings.stale_after_s = start::stale_after_s(&config);
         self.settings.learns = start::learns(&config);
         self.settings.guards = desired::guards(&config, engine.uplinks());
+        // Until somebody has looked with the new file.
+        self.settings.next_hop = [false; 2];
         // Without `stale_after` so far nobody had to hear that we live.
         self.maps.heartbeat(flow_map::now_s())?;
         self.maps

@@ -87,6 +87,9 @@ impl Daemon {
         if cause == Cause::Routes {
             self.maps.routes_changed()?;
         }
+        if cause != Cause::Ours {
+            self.follow_mode().await;
+        }
         self.look_for_shadows();
         routing.and(aggregate).and(nft).and(sysctls).and(addresses)
     }

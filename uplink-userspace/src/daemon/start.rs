@@ -34,7 +34,7 @@ use crate::resolve::{self, Followed, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
 use crate::tally::Tally;
-use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, probe, stations, sysctl};
+use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, nexthop, probe, stations, sysctl};
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
@@ -185,6 +185,8 @@ async fn bring_up(
         tracing::info!("sysctl {change}");
     }
     nat::apply(&plan.nft).await?;
+    // Conntrack and its sysctls may have come with our rules.
+    sysctl::apply(&desired::sysctls(&config, engine.uplinks()))?;
     routes.apply(&plan).await?;
     let host = make_aggregate(&config, engine.uplinks(), host).await?;
     let ports = ports(&config, &host, engine.uplinks());
@@ -290,6 +292,7 @@ fn settings(config: &Config, uplinks: &[Uplink], maps: &Maps) -> Result<maps::Se
         stale_after_s: stale_after_s(config),
         learns: learns(config),
         guards: desired::guards(config, uplinks),
+        next_hop: [false; 2],
     })
 }
 
@@ -313,6 +316,9 @@ pub fn remember(
     let earlier = State::read(&options.runtime_dir)?;
     let wanted = desired::sysctls(config, engine.uplinks());
     let mut sysctls = sysctl::snapshot(&wanted)?;
+    if nexthop::is_possible(config) {
+        sysctls.assume(sysctl::LIBERAL, "0");
+    }
     let mut clsact = Vec::new();
     if let Some(earlier) = earlier {
         sysctls.prefer(earlier.sysctls);
@@ -399,7 +405,14 @@ pub fn addresses(host: &Host, uplinks: &[Uplink], kernel: &config::Kernel) -> Ad
         stations: stations::stations(host, uplinks).known,
         bypass,
         unguarded: aggregate::inner_index(host).unwrap_or(0),
+        mtus: uplinks.iter().map(|u| (u.id, mtu(host, u))).collect(),
     }
+}
+
+/// The longest packets that leave by an uplink whole, by family: its routes have the configured MTU.
+pub fn mtu(host: &Host, u: &Uplink) -> [u32; 2] {
+    let own = host.interface(&u.interface).map_or([0; 2], |i| i.mtu);
+    own.map(|own| u.mtu.map_or(own, |mtu| mtu.min(own)))
 }
 
 /// Names the capabilities that are missing, before the first system call fails for them.

@@ -48,6 +48,7 @@ pub(super) fn configured(facts: &Facts, setting: &Setting<'_>) -> Vec<Finding> {
     found.extend(routing::all(facts, setting));
     found.extend(marks::all(facts, setting.kernel.fwmark_mask.bits()));
     found.extend(filters::reverse_path(facts, setting));
+    found.extend(filters::passed_by(facts, setting));
     found.extend(links::all(facts, setting));
     found.extend(services::all(facts, setting));
     found

@@ -61,7 +61,7 @@ pub(super) fn choose(
         if let Some(pin) = kept
             && balance.goes_on(choice.group, pin)?
         {
-            let id = u8::try_from(pin.uplink).unwrap_or(0);
+            let id = pin.uplink;
             return Ok(Chosen::Given(vec![(id, 1.0)], How::Kept));
         }
         let shares = balance.group(choice.group, by(choice, spread))?;

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use uplink_common::policy::{Choice, STICKY_BOTH, STRICT, StickyKey};
 use uplink_common::record::{Config, DEFRAGMENTED};
-use uplink_common::{ABI, Addr, Pin, Reason, hash, select};
+use uplink_common::{ABI, Addr, Pin, Reason, hash, hop, select};
 
 use super::answer::{Answer, Outcome};
 use super::balance::{self, Chosen, How, Shares, Spread, choose};
@@ -54,6 +54,10 @@ pub(super) struct Alone {
     pub text: String,
     pub route: Option<Routed>,
 }
+
+/// Of a flow in next-hop mode.
+const PASSES: &str = "next-hop mode: its packets go to that gateway at once, past conntrack, firewall and routing of the kernel; what does not fit the MTU, \
+                      has options, or opens or closes a connection goes the kernel's way";
 
 /// A pin, and whether it counts.
 #[derive(Clone, Copy)]
@@ -169,13 +173,17 @@ impl<W: World> Case<'_, W> {
 
     /// A flow that keeps its uplink.
     fn go_on(&self, mut answer: Answer, held: &Held, fresh: &Fresh) -> Result<Answer> {
-        let id = u8::try_from(held.pin.uplink).unwrap_or(0);
+        let id = held.pin.uplink;
         let name = self.name(id.into())?;
         answer.reason = Reason::Pinned.name().into();
         answer.text = match answer.pin.as_ref().and_then(|pin| pin.policy.as_ref()) {
             Some(policy) => format!("it is pinned to {name}, which policy {policy} gave it"),
             None => format!("it is pinned to {name}"),
         };
+        if self.passes(&held.pin) {
+            answer.reason = Reason::Forwarded.name().into();
+            answer.notes.push(PASSES.into());
+        }
         if let Chosen::Given(shares, how) = &fresh.chosen {
             answer.anew = self.candidates(shares)?;
             self.tell_slot(&mut answer, fresh, *how);
@@ -183,6 +191,13 @@ impl<W: World> Case<'_, W> {
         self.steer(&mut answer, &vec![(id, 1.0)], false)?;
         answer.if_down = self.if_down(&answer, fresh, Some(id))?;
         Ok(answer)
+    }
+
+    /// Whether plain packets of the flow go past the kernel's forwarding.
+    fn passes(&self, pin: &Pin) -> bool {
+        let silent_s = self.world.now_s().saturating_sub(self.config.heartbeat_s);
+        let on = self.config.flags & self.flow.family().next_hop_flag() != 0 && silent_s <= hop::ALIVE_S;
+        on && pin.seen == pin.uplink && self.flow.src != Source::Socket
     }
 
     /// A flow that is given one.

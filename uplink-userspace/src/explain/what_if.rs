@@ -83,7 +83,7 @@ impl Balance for Then {
     }
 
     fn goes_on(&self, group: u32, kept: &Pin) -> Result<bool> {
-        let id = u8::try_from(kept.uplink).unwrap_or(0);
+        let id = kept.uplink;
         let serves = self.serving(group).is_some_and(|s| s.weight(id) > 0);
         Ok(serves && self.keeps(id))
     }

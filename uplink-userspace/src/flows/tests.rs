@@ -12,9 +12,10 @@ fn key(src: &str, dst: &str, proto: u8) -> FlowKey {
     }
 }
 
-fn pin(uplink: u16, generation: u32, created_s: u32) -> Pin {
+fn pin(uplink: u8, generation: u32, created_s: u32) -> Pin {
     Pin {
         uplink,
+        seen: 0,
         policy: 0,
         generation,
         last_used_s: created_s + 5,

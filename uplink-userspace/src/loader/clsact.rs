@@ -10,6 +10,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::tc::{TcHandle as Parent, TcMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
+use super::Hook;
 use super::port::{PROGRAMS, Port, SIDES};
 use crate::routes::socket::Netlink;
 
@@ -75,6 +76,39 @@ pub(super) async fn present(port: &Port) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Filters of others that are asked behind our program on the way in: with tcx all of them, else those behind
+/// our filter.
+pub(super) async fn behind(hook: Hook, port: &Port) -> Result<Vec<String>> {
+    let netlink = Netlink::<Message>::open(NETLINK_ROUTE).context("opening a netlink socket")?;
+    let mut request = TcMessage::with_index(i32::try_from(port.ifindex)?);
+    request.header.parent = Parent {
+        major: CLSACT,
+        minor: INGRESS,
+    };
+    // Without a qdisc the kernel has an error instead of a list, and no filters.
+    let filters = netlink.dump(Message::GetTrafficFilter(request)).await;
+    let mut priorities: Vec<u32> = Vec::new();
+    for message in filters.unwrap_or_default() {
+        if let Message::NewTrafficFilter(filter) = message {
+            let (priority, handle) = (filter.header.info >> 16, filter.header.handle.minor);
+            if is_behind(hook, priority, handle) && !priorities.contains(&priority) {
+                priorities.push(priority);
+            }
+        }
+    }
+    let words = |p: &u32| format!("the tc filter with preference {p} at {}", port.name);
+    Ok(priorities.iter().map(words).collect())
+}
+
+/// Each priority is listed once without a handle, too.
+const fn is_behind(hook: Hook, priority: u32, handle: u16) -> bool {
+    match hook {
+        Hook::Tcx => true,
+        Hook::Clsact if priority == PRIORITY as u32 => handle != 0 && handle != HANDLE,
+        Hook::Clsact => priority > PRIORITY as u32,
+    }
 }
 
 /// Takes our filters off an interface; none there is just as well.

@@ -26,7 +26,7 @@ use crate::maps::{self, Maps};
 
 pub use cgroup::{attached_host, directory as cgroup_directory, id as cgroup_id, namespace_cookie};
 pub use clsact::{ClsactPort, has_clsact};
-pub use port::{Port, attached, detach, others, wanted};
+pub use port::{Port, attached, behind, detach, others, wanted};
 
 use link::Link;
 

@@ -169,6 +169,23 @@ pub async fn attached(bpffs: &Path, hook: Hook, port: &Port) -> Result<Vec<(&'st
     Ok(found)
 }
 
+/// Programs and filters of others that see a packet behind ours on its way in, for people.
+///
+/// # Errors
+/// When we may not look.
+pub async fn behind(hook: Hook, port: &Port) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    if hook == Hook::Tcx {
+        let query = SchedClassifier::query_tcx(&port.name, TcAttachType::Ingress);
+        let (_, programs) = query.with_context(|| format!("reading the programs at {}", port.name))?;
+        let names = programs.iter().map(|p| p.name_as_str().unwrap_or("?").to_owned());
+        let names = names.skip_while(|name| !PROGRAMS.contains(&&**name)).skip(1);
+        found.extend(names.map(|name| format!("program {name} at {}", port.name)));
+    }
+    found.extend(clsact::behind(hook, port).await?);
+    Ok(found)
+}
+
 /// Indices of interfaces with pinned links that are none of these ports.
 ///
 /// # Errors

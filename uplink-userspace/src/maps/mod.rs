@@ -6,13 +6,15 @@ pub mod policies;
 mod record;
 mod slots;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use ipnet::IpNet;
 use uplink_common::policy::GROUP_SLOTS;
-use uplink_common::record::{Config, Counter, Passive, Traffic, passive_index};
+use uplink_common::record::{Config, Counter, NEXT_HOP_V4, NEXT_HOP_V6, Passive, Traffic, passive_index};
 use uplink_common::{
     ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, SLOTS, Station, Translation, Uplink,
 };
@@ -108,6 +110,8 @@ pub struct Addresses {
     pub bypass: Vec<IpNet>,
     /// Index of the aggregate interface's inner end, where this host's own packets come in again; 0: none.
     pub unguarded: u32,
+    /// By uplink id: the longest IP packets that leave by it whole, by family.
+    pub mtus: BTreeMap<u8, [u32; 2]>,
 }
 
 /// What one uplink carried.
@@ -201,7 +205,7 @@ impl Maps {
         for u in uplinks {
             let old = self.uplinks.get(&u32::from(u.id), 0)?;
             self.uplinks
-                .set(u32::from(u.id), between(u, selection, &old), 0)?;
+                .set(u32::from(u.id), between(u, selection, &old, self.mtu(u.id)), 0)?;
             self.translations
                 .set(u32::from(u.id), u.translation.unwrap_or_default(), 0)?;
         }
@@ -215,11 +219,26 @@ impl Maps {
             let old = self.uplinks.get(&u32::from(u.id), 0)?;
             self.uplinks.set(
                 u32::from(u.id),
-                voided(u.id, record(u, selection, &old), selection),
+                voided(u.id, record(u, selection, &old, self.mtu(u.id)), selection),
                 0,
             )?;
         }
         Ok(())
+    }
+
+    fn mtu(&self, id: u8) -> [u32; 2] {
+        let known = self.addresses.as_ref().and_then(|a| a.mtus.get(&id));
+        known.copied().unwrap_or_default()
+    }
+
+    /// Switches next-hop mode by one store, which no other part of the configuration sees.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was so stays so.
+    pub fn set_next_hop(&mut self, settings: &Settings) -> Result<()> {
+        let config = self.config()?;
+        let flags = config.flags & !(NEXT_HOP_V4 | NEXT_HOP_V6) | settings.next_hop_flags();
+        Ok(self.config.set(0, Config { flags, ..config }, 0)?)
     }
 
     /// Reads back what the program will read.
@@ -245,6 +264,7 @@ impl Maps {
         self.filter(addresses).context("map `config`")?;
         replace(&mut self.stations, &addresses.stations).context("map `stations`")?;
         self.set_bypass(&addresses.bypass).context("map `bypass`")?;
+        self.set_mtus(&addresses.mtus).context("map `uplinks`")?;
         self.addresses = Some(addresses.clone());
         Ok(())
     }
@@ -257,6 +277,17 @@ impl Maps {
             ..self.config()?
         };
         Ok(self.config.set(0, config, 0)?)
+    }
+
+    /// Of the uplinks that have a record; the others get it with theirs.
+    fn set_mtus(&mut self, mtus: &BTreeMap<u8, [u32; 2]>) -> Result<()> {
+        for (id, record) in self.uplinks()? {
+            let mtu = mtus.get(&id).copied().unwrap_or_default();
+            if record.mtu != mtu {
+                self.uplinks.set(u32::from(id), Uplink { mtu, ..record }, 0)?;
+            }
+        }
+        Ok(())
     }
 
     fn set_bypass(&mut self, prefixes: &[IpNet]) -> Result<()> {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub learns: bool,
     /// Packets from outside with an address of this host are refused by us, as the kernel is told not to look.
     pub guards: bool,
+    /// By family: pinned flows go to their next hop past the kernel's forwarding. Never with NAT.
+    pub next_hop: [bool; 2],
 }
 
 impl Settings {
@@ -73,7 +75,13 @@ impl Settings {
         if self.guards {
             flags |= GUARDS;
         }
-        flags
+        flags | self.next_hop_flags()
+    }
+
+    pub(super) fn next_hop_flags(&self) -> u32 {
+        let on = |family: &Family| self.nat == NatMode::Off && self.next_hop[*family as usize];
+        let on = Family::ALL.into_iter().filter(on);
+        on.fold(0, |flags, family| flags | family.next_hop_flag())
     }
 }
 
@@ -124,7 +132,7 @@ pub(crate) fn claims(uplinks: &[resolve::Uplink], serving: &Serving) -> Vec<tabl
 
 /// The record that goes with a selection. Families are those of any new flows, the weight is that in the table for
 /// everybody.
-pub(crate) fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
+pub(crate) fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink, mtu: [u32; 2]) -> Uplink {
     let path = |family| Path { uplink: u.id, family };
     let serves = |family: &Family| selection.serves(path(*family));
     let families = Family::ALL.into_iter().filter(serves);
@@ -139,6 +147,8 @@ pub(crate) fn record(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -
         host_mark: u.host_mark,
         ifindex: u.ifindex,
         source: Family::ALL.map(|f| u.leg(f).map_or(Addr::default(), |leg| leg.source.into())),
+        gateway: Family::ALL.map(|f| u.leg(f).map_or(Addr::default(), |leg| leg.gateway.into())),
+        mtu,
         name: name_bytes(&u.name),
     }
 }
@@ -157,8 +167,8 @@ fn weight(u: &resolve::Uplink, selection: &Selection) -> u32 {
 
 /// The record while both tables, the old one and the new one, have to find their uplinks: with the families of
 /// both, and with a weight where either has one.
-pub(super) fn between(u: &resolve::Uplink, selection: &Selection, old: &Uplink) -> Uplink {
-    let mut record = record(u, selection, old);
+pub(super) fn between(u: &resolve::Uplink, selection: &Selection, old: &Uplink, mtu: [u32; 2]) -> Uplink {
+    let mut record = record(u, selection, old, mtu);
     if same_name(old, u) {
         record.families |= old.families;
         if record.weight == 0 {
@@ -220,15 +230,15 @@ mod tests {
             ..Selection::default()
         };
         let both = selection(&[(1, 3), (2, 5)], &[(2, 1)]);
-        let old = record(&u, &both, &Uplink::default());
+        let old = record(&u, &both, &Uplink::default(), [0; 2]);
         assert_eq!((old.families, old.weight), (SERVES_V4, 5));
         let policies = selection(&[(1, 3)], &[(2, 1)]);
-        let new = record(&u, &policies, &old);
+        let new = record(&u, &policies, &old, [0; 2]);
         assert_eq!((new.families, new.weight, new.built_weight), (SERVES_V4, 0, 0));
         // Until the banks are switched, the old table sends flows here.
-        let between = between(&u, &policies, &old);
+        let between = between(&u, &policies, &old, [0; 2]);
         assert_eq!((between.weight, between.built_weight), (5, 5));
-        let nobody = record(&u, &selection(&[(1, 3)], &[]), &new);
+        let nobody = record(&u, &selection(&[(1, 3)], &[]), &new, [0; 2]);
         assert_eq!((nobody.families, nobody.weight), (0, 7));
     }
 }

@@ -102,6 +102,16 @@ pub async fn present() -> Result<Option<String>> {
     Ok(own(&listing).and_then(intact).map(str::to_owned))
 }
 
+/// Every chain of everybody, as nft's JSON has them.
+///
+/// # Errors
+/// When nft is missing, hangs, may not ask or speaks no JSON.
+pub async fn chains() -> Result<serde_json::Value> {
+    let output = nft(&["-t", "-j", "list", "chains"], "").await?;
+    ensure_done(&output)?;
+    serde_json::from_slice(&output.stdout).context("reading what nft says")
+}
+
 /// Our table as nft lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {

@@ -402,6 +402,12 @@ const KERNEL: Table = Table {
             "`\"tcx\"` (Linux 6.6 and later) or `\"clsact\"`",
         ),
         key(
+            "mode",
+            String,
+            "\"auto\"",
+            "`\"nexthop\"` sends the packets of known flows to the gateway at once, past the kernel's forwarding with its firewall and NAT; `\"mark\"` never does; `\"auto\"` does where nothing of the kernel's is needed",
+        ),
+        key(
             "flows",
             Integer,
             "262144",

@@ -27,6 +27,7 @@ pub(super) fn host() -> Host {
         index: 7,
         name: "eth0".into(),
         running: true,
+        mtu: [1500; 2],
         addresses,
         deprecated: vec![],
     };
@@ -34,6 +35,7 @@ pub(super) fn host() -> Host {
         index: 8,
         name: "lan0".into(),
         running: true,
+        mtu: [1500; 2],
         addresses: vec!["10.9.0.1/24".parse().unwrap()],
         deprecated: vec![],
     };

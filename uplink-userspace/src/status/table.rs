@@ -97,6 +97,9 @@ fn headline(status: &Status, look: &Look) -> String {
     if disabled > 0 {
         text += &format!("; {disabled} disabled");
     }
+    if status.mode == "nexthop" {
+        text += "; next-hop mode";
+    }
     match status.warnings.len() {
         0 => {}
         1 => text += "; 1 warning",

@@ -83,7 +83,7 @@ fn fill() -> Result<u32> {
         key.src.0[10..12].fill(0xff);
         key.src.0[12..].copy_from_slice(&n.to_be_bytes());
         let pin = Pin {
-            uplink: (n % u32::from(UPLINKS)) as u16 + 1,
+            uplink: (n % u32::from(UPLINKS)) as u8 + 1,
             ..Pin::default()
         };
         flows.insert(key, pin, 0)?;

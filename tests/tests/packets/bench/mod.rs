@@ -61,14 +61,19 @@ const FLOWS: u32 = 65_536;
 /// The router's address in the LAN, which the map knows.
 const LAN_ADDRESS: [u8; 4] = [172, 16, 0, 1];
 
-/// Of `linux/pkt_cls.h`: the packet is dropped.
-const TC_ACT_SHOT: u32 = 2;
-
 /// Offsets within `struct __sk_buff` (linux/bpf.h).
 const CTX: usize = 192;
 const CTX_MARK: usize = 8;
 const CTX_PRIORITY: usize = 32;
 const CTX_IFINDEX: usize = 40;
+const CTX_GSO_SIZE: usize = 176;
+
+/// `TC_ACT_UNSPEC`: the packet goes on.
+pub const GOES_ON: u32 = u32::MAX;
+/// `TC_ACT_SHOT`.
+const DROPPED: u32 = 2;
+/// `TC_ACT_REDIRECT`.
+pub const REDIRECTED: u32 = 7;
 
 pub struct Bench {
     ebpf: Ebpf,
@@ -88,6 +93,12 @@ pub struct Bench {
     pub learns: bool,
     /// Whether packets from outside with an address of this host are refused, as the next publication says it.
     pub guards: bool,
+    /// Next-hop mode, as the next publication says it.
+    pub next_hop: bool,
+    /// The longest packets that leave by either uplink, as the next addresses say it.
+    pub mtu: u32,
+    /// `skb->gso_size` of the next frames.
+    pub gso_size: u32,
     netns: u64,
 }
 
@@ -110,9 +121,9 @@ pub struct Outcome {
 
 /// A frame behind a program.
 pub struct Passed {
-    /// Whether it goes on.
-    pub goes_on: bool,
     pub mark: u32,
+    /// What the program returned.
+    pub action: u32,
     pub frame: Vec<u8>,
 }
 
@@ -153,6 +164,9 @@ impl Bench {
             stale_after_s: 0,
             learns: false,
             guards: true,
+            next_hop: false,
+            mtu: 1500,
+            gso_size: 0,
             netns: loader::namespace_cookie().context("the namespace's cookie")?,
         };
         bench.addresses(Vec::new())?;
@@ -195,7 +209,7 @@ impl Bench {
 
     /// The same at another interface than `eth0`.
     pub fn run_at(&mut self, ifindex: u32, frame: &[u8], mark: u32) -> Outcome {
-        let Passed { goes_on, mark, frame } = self.pass_at(ifindex, INGRESS, frame, mark);
+        let Passed { mark, frame, action } = self.pass_at(ifindex, INGRESS, frame, mark);
         let (beside, outcomes): (Vec<Reason>, _) = self.moved().into_iter().partition(|r| BESIDE.contains(r));
         assert!(
             self.learns || beside.is_empty(),
@@ -204,7 +218,12 @@ impl Bench {
         let [reason] = outcomes[..] else {
             panic!("one packet, more or fewer outcomes: {outcomes:?}")
         };
-        assert_eq!(goes_on, reason != Reason::Spoofed, "{reason:?}");
+        let expected = match reason {
+            Reason::Forwarded => REDIRECTED,
+            Reason::Spoofed => DROPPED,
+            _ => GOES_ON,
+        };
+        assert_eq!(action, expected, "{reason:?}");
         Outcome {
             reason,
             beside,
@@ -216,7 +235,7 @@ impl Bench {
     /// Runs one frame through a program, and lets it go on.
     pub fn pass(&mut self, program: &str, frame: &[u8], mark: u32) -> Passed {
         let passed = self.pass_at(self.ifindex, program, frame, mark);
-        assert!(passed.goes_on, "{program} drops");
+        assert!(passed.action != DROPPED, "{program} drops");
         passed
     }
 
@@ -229,18 +248,18 @@ impl Bench {
         options.data_out = Some(&mut out);
         options.ctx_in = Some(&ctx);
         options.ctx_out = Some(&mut after);
-        let program = classifier(&mut self.ebpf, program).expect("the program");
+        let name = program;
+        let program = classifier(&mut self.ebpf, name).expect("the program");
         let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
-        // TC_ACT_UNSPEC lets the next program and the kernel go on.
-        let goes_on = match result.return_value {
-            u32::MAX => true,
-            TC_ACT_SHOT => false,
-            verdict => panic!("{verdict}"),
-        };
+        let action = result.return_value;
+        assert!(
+            matches!(action, GOES_ON | DROPPED) || (self.next_hop && name == INGRESS),
+            "{action}"
+        );
         let mark = u32::from_ne_bytes(after[CTX_MARK..CTX_MARK + 4].try_into().expect("four bytes"));
         Passed {
-            goes_on,
             mark,
+            action,
             frame: out,
         }
     }
@@ -255,6 +274,7 @@ impl Bench {
         ctx[CTX_MARK..CTX_MARK + 4].copy_from_slice(&mark.to_ne_bytes());
         ctx[CTX_PRIORITY..CTX_PRIORITY + 4].copy_from_slice(&self.priority.to_ne_bytes());
         ctx[CTX_IFINDEX..CTX_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        ctx[CTX_GSO_SIZE..CTX_GSO_SIZE + 4].copy_from_slice(&self.gso_size.to_ne_bytes());
         ctx
     }
 
@@ -294,6 +314,7 @@ impl Bench {
             stale_after_s: self.stale_after_s,
             learns: self.learns,
             guards: self.guards,
+            next_hop: [self.next_hop; 2],
         };
         self.maps
             .publish(&self.uplinks, &selection, &settings)
@@ -377,6 +398,13 @@ impl Bench {
         self.hands.flows.get(key, 0).ok()
     }
 
+    /// Changes a flow's pin.
+    pub fn edit_pin(&mut self, key: &FlowKey, edit: impl FnOnce(&mut Pin)) {
+        let mut pin = self.pin(key).expect("a pin");
+        edit(&mut pin);
+        self.hands.flows.insert(key, pin, 0).expect("map `flows`");
+    }
+
     /// Attaches the programs of this host's sockets to the root cgroup; they leave with the bench.
     pub fn attach_host(&mut self) {
         let root = loader::cgroup_directory("/").expect("a cgroup v2 mount");
@@ -420,6 +448,11 @@ impl Bench {
         self.addresses(bypass).expect("the maps");
     }
 
+    /// As `mtu` says now.
+    pub fn publish_mtu(&mut self) {
+        self.addresses(Vec::new()).expect("the maps");
+    }
+
     fn addresses(&mut self, bypass: Vec<IpNet>) -> Result<()> {
         let mut addresses = Addresses {
             bypass,
@@ -434,6 +467,7 @@ impl Bench {
             }
             let mac = GATEWAY_MACS[usize::from(u.id) - 1];
             addresses.stations.push((station(ifindex, mac), id));
+            addresses.mtus.insert(u.id, [self.mtu; 2]);
         }
         addresses.locals.push((Addr::v4(LAN_ADDRESS), 0));
         let shared = station(self.ifindex, SHARED_MAC);

@@ -178,7 +178,7 @@ impl Bench {
     }
 
     /// By pin of this host's sockets, whether it is for IPv4, and the uplink.
-    pub fn host_uplinks(&self) -> Vec<(bool, u16)> {
+    pub fn host_uplinks(&self) -> Vec<(bool, u8)> {
         let pins = self.hands.flows.iter().filter_map(Result::ok);
         let sockets = pins.filter(|(key, _)| flow::is_socket(&key.src));
         sockets

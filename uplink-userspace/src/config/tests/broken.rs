@@ -72,6 +72,8 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("protocol = 200", "protocol = 4", "34:12", "protocol 4 is out of range"),
     ("protocol = 200", "protocol = 186", "34:12", "belongs to a routing daemon"),
     ("attach = \"clsact\"", "attach = \"xdp\"", "35:10", "attach = \"xdp\" is not supported"),
+    ("attach = \"clsact\"", "mode = \"redirect\"", "35:8", "\"auto\", \"mark\", \"nexthop\""),
+    ("attach = \"clsact\"", "mode = \"next-hop\"", "35:8", "did you mean \"nexthop\"?"),
     ("flows = 4096", "flows = 1023", "36:9", "flows 1023 is out of range"),
     ("stale_after = \"1m\"", "stale_after = \"4s\"", "37:15", "\"never\", or 5s to 24h"),
     ("stale_after = \"1m\"", "stale_after = \"25h\"", "37:15", "is out of range"),

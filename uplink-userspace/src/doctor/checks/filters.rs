@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::{Facts, Finding, Setting, finding, objects};
+use crate::config::Mode;
 use crate::doctor::Severity::{Fine, Warns};
+use crate::doctor::facts::Daemon;
+use crate::nexthop;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let mut found = flowtables(facts);
@@ -51,6 +54,38 @@ fn both(facts: &Facts) -> Option<Finding> {
     let text = "iptables-legacy and nftables both have rules, and a packet has to pass both";
     let remedy = "iptables-legacy-save shows the older ones";
     (facts.legacy && nft).then(|| finding("iptables-both", Fine, text, remedy))
+}
+
+/// Where next-hop mode may be, what would be passed by. A daemon that runs warns by itself.
+pub(super) fn passed_by(facts: &Facts, setting: &Setting<'_>) -> Option<Finding> {
+    let chains = facts.ruleset.as_ref().ok()?;
+    let mut found = nexthop::chains(chains).ok()?;
+    if facts.legacy {
+        found.push(nexthop::Obstacle {
+            what: "tables of iptables-legacy".into(),
+            sees: [true; 2],
+        });
+    }
+    if setting.nat || found.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let names = names.join(", ");
+    match setting.kernel.mode {
+        Mode::Mark => None,
+        Mode::Auto => {
+            let text =
+                format!("known flows go the kernel's way, not straight to the gateway, because of {names}");
+            let remedy = "nothing, while it is needed; else take it away";
+            Some(finding("mark-mode", Fine, text, remedy))
+        }
+        Mode::NextHop if matches!(facts.daemon, Daemon::Runs(_)) => None,
+        Mode::NextHop => {
+            let text = format!("[kernel] mode = \"nexthop\" sends known flows past {names}");
+            let remedy = "mode = \"auto\", which goes the kernel's way while it is there; or take it away";
+            Some(finding(nexthop::PASSED_BY, Warns, text, remedy))
+        }
+    }
 }
 
 /// A firewall's own filter on the reverse path compares devices, without our marks. With NAT our rules

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::config::Mode;
 use crate::doctor::facts::{Bpffs, Daemon, Pins, User};
 use crate::foreign::tests::{host as a_host, rule};
 use crate::host::{DefaultRoute, Interface, Neighbour};
@@ -62,7 +63,10 @@ fn healthy() -> World {
     };
     World {
         facts,
-        kernel: a_kernel(),
+        kernel: Kernel {
+            mode: Mode::Mark,
+            ..a_kernel()
+        },
         lan: vec!["eth0".into()],
         host: a_host(&[]),
         uplinks: uplinks().to_vec(),
@@ -168,6 +172,14 @@ const OTHERS: &[Case] = &[
     ("forward-drop", Fine, |w| {
         w.facts.ruleset = Ok(json!({"nftables": [
             {"chain": {"family": "inet", "table": "fw", "name": "f", "hook": "forward", "policy": "drop"}}]}));
+    }),
+    ("firewall-passed-by", Warns, |w| {
+        (w.nat, w.kernel.mode) = (false, Mode::NextHop);
+    }),
+    ("mark-mode", Fine, |w| {
+        (w.nat, w.facts.legacy, w.kernel.mode) = (false, false, Mode::Auto);
+        w.facts.ruleset = Ok(json!({"nftables": [
+            {"chain": {"family": "inet", "table": "fw", "name": "p", "hook": "prerouting", "policy": "accept"}}]}));
     }),
     ("iptables-both", Fine, |w| {
         w.facts.ruleset = Ok(json!({"nftables": [

@@ -204,9 +204,10 @@ pub(super) fn by(gateway: &str, ifindex: u32, table: u32) -> Routed {
 }
 
 /// As the programs make it.
-pub(super) fn pin(uplink: u16, policy: u16, used_s: u32) -> Pin {
+pub(super) fn pin(uplink: u8, policy: u16, used_s: u32) -> Pin {
     Pin {
         uplink,
+        seen: 0,
         policy,
         generation: 0,
         last_used_s: used_s,
@@ -219,6 +220,7 @@ fn host() -> Host {
         index,
         name: name.into(),
         running: true,
+        mtu: [1500; 2],
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         deprecated: vec![],
     };

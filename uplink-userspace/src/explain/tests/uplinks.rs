@@ -1,6 +1,7 @@
 //! What is ours, and by which uplink.
 
 use uplink_common::policy::{GROUP_SLOTS, StickyKey};
+use uplink_common::record::NEXT_HOP_V4;
 use uplink_common::{Addr, SLOTS, hash, select};
 
 use super::fake::{BANK, Fake, NOW_S, addr, pin};
@@ -257,6 +258,39 @@ fn maps_of_another_version_are_refused() {
     let error = crate::explain::explain(&flow, &fake.scene, &fake, None)
         .unwrap_err()
         .to_string();
-    let version = format!("the maps are of version {}", uplink_common::ABI + 1);
-    assert!(error.contains(&version), "{error}");
+    let other = format!("the maps are of version {}", fake.record.abi);
+    assert!(error.contains(&other), "{error}");
+}
+
+#[test]
+fn a_known_flow_of_next_hop_mode_goes_past_the_kernel() {
+    let mut fake = Fake::new();
+    let question = question("10.9.0.2:1", "203.0.113.9:443", "tcp");
+    let key = question.flow().unwrap().key().unwrap();
+    let mut seen = pin(1, 0, NOW_S);
+    seen.seen = 1;
+    fake.pins.insert(key, seen);
+    fake.record.heartbeat_s = NOW_S;
+    assert_eq!(fake.asks(&question).reason, "pinned");
+    fake.record.flags |= NEXT_HOP_V4;
+    let answer = fake.asks(&question);
+    assert_eq!(
+        (&*answer.reason, answer.uplink.as_deref()),
+        ("forwarded", Some("isp1"))
+    );
+    assert!(
+        answer.notes.iter().any(|n| n.starts_with("next-hop mode")),
+        "{:?}",
+        answer.notes
+    );
+    fake.record.heartbeat_s = NOW_S - 4;
+    assert_eq!(
+        fake.asks(&question).reason,
+        "pinned",
+        "nobody would notice a firewall"
+    );
+    fake.record.heartbeat_s = NOW_S;
+    seen.seen = 0;
+    fake.pins.insert(key, seen);
+    assert_eq!(fake.asks(&question).reason, "pinned", "not seen yet");
 }

@@ -66,7 +66,7 @@ fn expect_true(said: &IfDown, then: &Answer) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn of_new_flows_and_pinned_ones(question in questions(), down in 1_u8..=2, pinned in 0_u16..=2) {
+    fn of_new_flows_and_pinned_ones(question in questions(), down in 1_u8..=2, pinned in 0_u8..=2) {
         let mut fake = Fake::new();
         if let Some(key) = question.flow().unwrap().key()
             && pinned != 0

@@ -93,6 +93,7 @@ fn ppp(local: &str, remote: &str) -> Host {
         index: 9,
         name: "ppp0".into(),
         running: true,
+        mtu: [1500; 2],
         addresses: vec![net],
         deprecated: vec![],
     });

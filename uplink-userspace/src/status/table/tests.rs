@@ -48,6 +48,7 @@ fn status(uplinks: Vec<Uplink>) -> Status {
         config: "/etc/uplink/uplink.toml".into(),
         since: "2026-11-23T10:00:00Z".into(),
         attach: "tcx".into(),
+        mode: "mark".into(),
         uplinks,
         policies: Vec::new(),
         names: None,
