@@ -160,8 +160,16 @@ pub const ALL: &[Contestant] = &[
         about: "uplink: the packet's mark, a rule for each",
         driver: PASS,
         share: BALANCED,
-        set_up: |wire, case, flows| start(wire, case, flows, ""),
+        set_up: |wire, case, flows| start(wire, case, flows, "mode = \"mark\"\n"),
         fits: |_| true,
+    },
+    Contestant {
+        name: "uplink-nexthop",
+        about: "uplink: straight to the gateway, past the kernel's forwarding",
+        driver: PASS,
+        share: BALANCED,
+        set_up: |wire, case, flows| start(wire, case, flows, "mode = \"nexthop\"\n"),
+        fits: |case| !case.nat,
     },
 ];
 
