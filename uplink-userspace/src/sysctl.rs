@@ -277,6 +277,21 @@ pub fn is_guard(sysctl: &Sysctl) -> bool {
     sysctl.path.ends_with(ACCEPT_LOCAL) && sysctl.value == OURS
 }
 
+/// [`guards`], which are for when the programs look, and all others.
+#[must_use]
+pub fn apart(sysctls: Vec<Sysctl>) -> (Vec<Sysctl>, Vec<Sysctl>) {
+    sysctls.into_iter().partition(is_guard)
+}
+
+/// Puts back the [`guards`] that are not `wanted` any longer, while our programs still look.
+pub fn release(saved: &Saved, wanted: &[Sysctl]) -> Result<Vec<Change>> {
+    let mut gone = saved.guards();
+    let ours = |e: &Entry| read(&e.path).as_deref() == Some(OURS);
+    gone.0
+        .retain(|e| ours(e) && wanted.iter().all(|s| s.path != e.path));
+    restore(&gone)
+}
+
 fn desired_v6(uplinks: &[Uplink], lan: &[String], read: Read<'_>, wanted: &mut Vec<Sysctl>) {
     let mut want = |path: String, value: &str| {
         let value = value.to_owned();

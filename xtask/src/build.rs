@@ -20,7 +20,7 @@ const BPF_TARGET: &str = if cfg!(target_endian = "big") {
 };
 
 /// Where the kernel lets programs read packets at any address (`HAVE_EFFICIENT_UNALIGNED_ACCESS`): an address is then one
-/// instruction instead of seven. A linker that is older than LLVM 22 says that it ignores this.
+/// instruction instead of seven. Our own linker's LLVM knows how; somebody else's may be too old.
 const UNALIGNED: [&str; 2] = ["x86_64", "aarch64"];
 
 /// Builds everything and returns the path of the BPF object.
@@ -40,7 +40,8 @@ fn build_object(workspace: &Workspace, toolchain: &Toolchain) -> Result<PathBuf>
         format!("--cfg=bpf_target_arch=\"{ARCH}\""),
         format!("-Clinker={}", toolchain.linker.display()),
     ];
-    if UNALIGNED.contains(&ARCH) {
+    let own_linker = toolchain.linker.starts_with(&workspace.target);
+    if own_linker && UNALIGNED.contains(&ARCH) {
         flags.push("-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned());
     }
     let mut cargo = workspace.cargo();

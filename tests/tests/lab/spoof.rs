@@ -4,9 +4,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use uplink_lab::daemon::{run, said};
 use uplink_lab::{Config, Daemon, Isp, Lab, Shape, Snapshot};
 
-use crate::support::{daemon, lab};
+use crate::support::{daemon, lab, pause};
 
 const ACCEPT: &str = "/proc/sys/net/ipv4/conf/eth0/accept_local";
 /// The router's address that the ISP pretends to have, and another one of its own.
@@ -36,8 +37,26 @@ fn as_the_user_wants(lab: &Lab) -> Result<()> {
     lab.router.sysctl("ipv4/conf/eth0/rp_filter", "1")?;
     let filtered = Daemon::start(lab, &Config::default())?;
     ensure!(accepts(lab)? == "0", "set beside a filter, which looks anyway");
-    filtered.stop()?;
     lab.router.sysctl("ipv4/conf/eth0/rp_filter", "0")?;
+    // Longer than it takes until everything is looked at again.
+    pause(6.0);
+    ensure!(accepts(lab)? == "0", "set while the programs do not look");
+    ensure!(!arrives(lab, ROUTER)?, "let in once the filter was gone");
+    for (filter, accept) in [("0", "2"), ("1", "0"), ("0", "2")] {
+        lab.router.sysctl("ipv4/conf/eth0/rp_filter", filter)?;
+        let reloaded = run(lab, &["reload"])?;
+        ensure!(reloaded.status.success(), "{}", said(&reloaded));
+        ensure!(
+            accepts(lab)? == accept,
+            "rp_filter {filter}, reloaded: {}",
+            accepts(lab)?
+        );
+        ensure!(
+            !arrives(lab, ROUTER)?,
+            "let in after a reload with rp_filter {filter}"
+        );
+    }
+    filtered.stop()?;
     lab.router.sysctl("ipv4/conf/eth0/accept_local", "1")?;
     ensure!(arrives(lab, ROUTER)?, "the lab's packet never arrives");
     let daemon = daemon(lab, "")?;

@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::inspect::{Running, Wanted};
 use crate::policy::groups;
 use crate::resolve::{self, Followed, Uplink};
+use crate::state::State;
 use crate::{aggregate, conntrack, desired, flow_map, links, nat, sysctl};
 
 impl Daemon {
@@ -125,7 +126,8 @@ impl Daemon {
         let plan = desired::plan(&config, &engine, &host, running);
         // One that has another name now would lead back to itself without its rules.
         aggregate::remove_others(aggregate::outer(&config)).await?;
-        for change in sysctl::apply(&plan.sysctls)? {
+        let (guards, others) = sysctl::apart(plan.sysctls.clone());
+        for change in sysctl::apply(&others)? {
             tracing::info!("sysctl {change}");
         }
         nat::apply(&plan.nft).await?;
@@ -137,7 +139,11 @@ impl Daemon {
         self.settings.nat = config.nat.mode;
         self.settings.stale_after_s = start::stale_after_s(&config);
         self.settings.learns = start::learns(&config);
-        self.settings.guards = desired::guards(&config, engine.uplinks());
+        self.settings.guards = !guards.is_empty();
+        let saved = State::read(&self.options.runtime_dir)?.map(|s| s.sysctls);
+        for change in sysctl::release(&saved.unwrap_or_default(), &guards)? {
+            tracing::info!("sysctl {change}");
+        }
         // Until somebody has looked with the new file.
         self.settings.next_hop = [false; 2];
         // Without `stale_after` so far nobody had to hear that we live.
@@ -149,6 +155,9 @@ impl Daemon {
             .write(&mut self.maps, &mut self.names, &config, engine.groups(), &host)?;
         for port in &ports {
             self.loaded.attach(port)?;
+        }
+        for change in sysctl::apply(&guards)? {
+            tracing::info!("sysctl {change}");
         }
         for port in self
             .ports

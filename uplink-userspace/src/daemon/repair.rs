@@ -73,7 +73,11 @@ impl Daemon {
         let usable = |u: &Uplink, family: Family| {
             start::is_running(&self.host, u) && self.followed.is_usable(u, family)
         };
-        desired::plan(&self.config, &self.engine, &self.host, usable)
+        let mut plan = desired::plan(&self.config, &self.engine, &self.host, usable);
+        // What somebody has changed meanwhile counts from the next start or reload on: the programs do not look yet.
+        plan.sysctls
+            .retain(|s| self.settings.guards || !sysctl::is_guard(s));
+        plan
     }
 
     /// Everything is tried, whatever fails; the first failure is told.

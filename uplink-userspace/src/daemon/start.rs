@@ -27,7 +27,6 @@ use crate::lock::Lock;
 use crate::maps::{self, Addresses, Maps};
 use crate::names::Told;
 use crate::options::Options;
-use crate::plan::Sysctl;
 use crate::policy::groups;
 use crate::repairs::Repairs;
 use crate::resolve::{self, Followed, Uplink};
@@ -180,7 +179,7 @@ async fn bring_up(
     let routes = Routes::new(config.kernel.protocol)?;
     let running = |u: &Uplink, family| is_running(&host, u) && found.is_usable(u, family);
     let plan = desired::plan(&config, &engine, &host, running);
-    let (guards, others): (Vec<Sysctl>, _) = plan.sysctls.iter().cloned().partition(sysctl::is_guard);
+    let (guards, others) = sysctl::apart(plan.sysctls.clone());
     for change in sysctl::apply(&others)? {
         tracing::info!("sysctl {change}");
     }
