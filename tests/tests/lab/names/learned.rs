@@ -17,10 +17,25 @@ use crate::support::{lab, pause};
 const ATTEMPTS: usize = 3;
 /// A thousand for each attempt of three kinds of clients.
 const HOSTS: u16 = 9_000;
+/// Kinds of clients, and what percentage of each must be right.
+type Racers = [(Contact, f64); 3];
+/// The answer has a wire to cross to these.
+const BEYOND_A_WIRE: Racers = [
+    (Contact::Send, 50.0),
+    (Contact::SendAfter(Duration::from_millis(1)), 50.0),
+    (Contact::Connect, 50.0),
+];
+/// The packet that wakes the daemon wakes these, too. Who of both runs first is the scheduler's choice, and only told; a
+/// program that takes its time finds the name known.
+const ON_THIS_HOST: Racers = [
+    (Contact::Send, 0.0),
+    (Contact::SendAfter(Duration::from_millis(20)), 99.0),
+    (Contact::Connect, 0.0),
+];
 
 /// The resolver is beyond the ISPs.
 pub fn forwarded() -> Result<()> {
-    race(|_| Ok((None, resolver_at(Family::V4))), 50.0)
+    race(|_| Ok((None, resolver_at(Family::V4))))
 }
 
 /// This host is the resolver: it has the answer before the client does.
@@ -30,17 +45,17 @@ pub fn here() -> Result<()> {
         let forwarder = Resolver::forwarder(&lab.router, here, resolver_at(Family::V4))?;
         Ok((Some(forwarder), here))
     };
-    race(forwarder, 50.0)
+    race(forwarder)
 }
 
-fn race(resolve: impl Fn(&Lab) -> Result<(Option<Resolver>, IpAddr)>, least: f64) -> Result<()> {
+fn race(resolve: impl Fn(&Lab) -> Result<(Option<Resolver>, IpAddr)>) -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     let mut zone = Zone::new("example.org", 300);
     populate(&mut zone, &hosts(HOSTS), 1, Family::V4);
     let _resolver = resolver(&lab, Program::Dnsmasq, &zone)?;
     let (_forwarder, server) = resolve(&lab)?;
     let daemon = start(&lab, &config("\"*.example.org\"", ""))?;
-    run(&lab.client, server, least)?;
+    run(&lab.client, server, BEYOND_A_WIRE)?;
     let stranger = flows_to(&lab.client, &[elsewhere(Family::V4, 9_000)])?;
     all_by(Isp::One, "an address without a name", &stranger)?;
     println!("    {}", super::names(&daemon)?);
@@ -59,29 +74,24 @@ pub fn host() -> Result<()> {
         ..config("\"*.example.org\"", "")
     };
     let daemon = start(&lab, &config)?;
-    run(&lab.router, resolver_at(Family::V4), 50.0)?;
+    run(&lab.router, resolver_at(Family::V4), ON_THIS_HOST)?;
     let stranger = flows_to(&lab.router, &[elsewhere(Family::V4, 9_000)])?;
     all_by(Isp::One, "an address without a name", &stranger)?;
     println!("    {}", super::names(&daemon)?);
     daemon.stop()
 }
 
-/// Three kinds of clients, each with names of its own; more than `least` percent of each win.
-fn run(ns: &Namespace, server: IpAddr, least: f64) -> Result<()> {
-    let contacts = [
-        Contact::Send,
-        Contact::SendAfter(Duration::from_millis(1)),
-        Contact::Connect,
-    ];
-    for (names, contact) in hosts(HOSTS).chunks(ATTEMPTS * 1_000).zip(contacts) {
+/// Each kind of client has names of its own.
+fn run(ns: &Namespace, server: IpAddr, racers: Racers) -> Result<()> {
+    for (names, (contact, least)) in hosts(HOSTS).chunks(ATTEMPTS * 1_000).zip(racers) {
         let mut best = 0.0_f64;
         for names in names.chunks(1_000) {
             best = best.max(attempt(ns, server, names, contact)?);
-            if best > least {
+            if best >= least {
                 break;
             }
         }
-        ensure!(best > least, "{contact:?}: {best:.1} %");
+        ensure!(best >= least, "{contact:?}: {best:.1} %");
     }
     Ok(())
 }
