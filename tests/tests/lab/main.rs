@@ -87,9 +87,9 @@ const LIMITS: &[(&str, Duration)] = &[
     ("probe_icmp_liars", Duration::from_secs(90)),
     ("auto_follows", Duration::from_secs(90)),
     ("policy_schedule", Duration::from_secs(120)),
-    ("names_learned", Duration::from_secs(150)),
-    ("names_learned_here", Duration::from_secs(150)),
-    ("names_learned_host", Duration::from_secs(150)),
+    ("names_learned", Duration::from_secs(120)),
+    ("names_learned_here", Duration::from_secs(120)),
+    ("names_learned_host", Duration::from_secs(120)),
     ("events_told", Duration::from_secs(90)),
     ("hooks_in_nobodys_way", Duration::from_secs(180)),
 ];
