@@ -12,8 +12,10 @@ pub mod hop;
 pub mod load;
 pub mod mark;
 pub mod npt;
+pub mod path;
 pub mod policy;
 pub mod reason;
+pub mod recent;
 pub mod record;
 pub mod select;
 

@@ -86,6 +86,8 @@ reasons! {
     Unheard = "unheard",
     /// Steered: the flow had a pin, and the packet went to its gateway past the kernel's forwarding.
     Forwarded = "forwarded",
+    /// Sent on before the kernel had it, as the kernel had treated its flow.
+    Fast = "fast",
 }
 
 /// How many counters there are.

@@ -95,6 +95,10 @@ pub struct Config {
     pub unguarded: u32,
     /// Which addresses are surely not in map `locals`.
     pub locals: Filter,
+    /// Lines of map `recent`, less one: a power of two less one.
+    pub recent: u32,
+    /// Always zero.
+    pub pad: u32,
 }
 
 /// Map `uplinks`, by id. Record 0 is the kernel: a pin on it means "leave this flow alone".
@@ -318,7 +322,7 @@ const _: () = assert!(size_of::<Policy>() == 16);
 const _: () = assert!(size_of::<Passive>() == 56 + 8 * RTT_BUCKETS);
 const _: () = assert!(size_of::<Opening>() == 16);
 const _: () = assert!(size_of::<Echo>() == 24);
-const _: () = assert!(size_of::<Config>() == 96);
+const _: () = assert!(size_of::<Config>() == 104);
 const _: () = assert!(size_of::<Uplink>() == 120);
 const _: () = assert!(size_of::<Station>() == 12);
 const _: () = assert!(size_of::<Translation>() == 40);

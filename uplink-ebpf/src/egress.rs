@@ -7,7 +7,7 @@ use uplink_common::{
 };
 
 use crate::{
-    act, exempt, locals,
+    act, exempt, learn, locals,
     maps::{LEAKS, UPLINKS},
     nexthop, overhear,
     parse::{Packet, STAMPED_DATA},
@@ -29,7 +29,7 @@ pub fn egress(ctx: &TcContext) {
     let value = (skb::fields(ctx).mark & config.mask) >> (config.shift & 31);
     nexthop::note(ctx, config, packet);
     match destine(ctx, config, packet, value) {
-        Need::Nothing => return,
+        Need::Nothing => return learn::answer(ctx, config, packet),
         Need::Place => {}
         // Before the translation, as `steer` reads the answer behind its own.
         Need::Key => {
@@ -39,6 +39,7 @@ pub fn egress(ctx: &TcContext) {
         }
     }
     let translated = translate::outward(ctx, config, value);
+    learn::answer(ctx, config, packet);
     if packet.out != 0 {
         passive::leave(ctx, packet, u32::from(packet.out));
     }

@@ -174,7 +174,7 @@ fn place(
         return Err(Reason::Stale);
     }
     let key = key(ctx, socket, dst);
-    let found = pinned::find(family, &key, now_s);
+    let found = pinned::find_pin(family, &key, now_s);
     let (id, strict) = match found {
         // It has sent a datagram there before.
         pinned::Found::Valid(Held {

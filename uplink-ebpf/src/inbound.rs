@@ -11,7 +11,7 @@ use uplink_common::{
 };
 
 use crate::{
-    act,
+    act, learn,
     parse::Packet,
     passive,
     pinned::{self, Given},
@@ -35,6 +35,8 @@ pub fn to_host(
     }
     act::receive(ctx, uplink);
     passive::echo(packet, uplink, family);
+    // To this host, or to somebody behind its NAT.
+    learn::ask(ctx, config, uplink, 0);
     if !opens {
         return Err(Reason::Local);
     }

@@ -11,9 +11,9 @@
 
 #[cfg(target_arch = "bpf")]
 use aya_ebpf::{
-    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    macros::{cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, TcContext},
+    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action::XDP_PASS},
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 #[cfg(target_arch = "bpf")]
 use uplink_common::Reason;
@@ -21,14 +21,17 @@ use uplink_common::Reason;
 mod act;
 mod egress;
 mod exempt;
+mod fast;
 mod host;
 mod inbound;
+mod learn;
 mod locals;
 mod maps;
 mod nexthop;
 mod overhear;
 mod parse;
 mod passive;
+mod paths;
 mod pick;
 mod pinned;
 mod place;
@@ -71,6 +74,14 @@ const fn verdict(reason: Reason) -> i32 {
 pub fn uplink_egress(ctx: TcContext) -> i32 {
     egress::egress(&ctx);
     TC_ACT_UNSPEC
+}
+
+/// The wire of an interface of ours, before the kernel has the packet: what it would do is done at once where it is
+/// known.
+#[cfg(target_arch = "bpf")]
+#[xdp(frags)]
+pub fn uplink_fast(ctx: XdpContext) -> u32 {
+    fast::fast(&ctx).unwrap_or(XDP_PASS)
 }
 
 /// A socket of this host connects. Always lets it go on: what a strict policy refuses gets a mark.

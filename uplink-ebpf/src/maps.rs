@@ -7,11 +7,13 @@ use aya_ebpf::{
 };
 use uplink_common::{
     Addr, FlowKey, MAX_UPLINKS, NextHop, Pin, SLOTS, Slot, Station, Translation, Uplink,
+    path::{self, Asked, Ends4, Ends6, Fast, Path, Port, Print, Way},
     policy::{
         CAPTURED, Capture, Choice, Classifier, EXACTS, ExactKey, GROUP_SLOTS, GROUPS, MAX_POLICIES, Members,
         NAMES as MAX_NAMES, Name, PREFIXES as MAX_PREFIXES, PrefixKey, SETS as MAX_SETS, Set, StickyKey,
         VALUES as MAX_VALUES,
     },
+    recent::{Line, lines},
     record::{Config, Counter, DEFAULT_FLOWS, Echo, Opening, Passive, Policy, Traffic},
 };
 
@@ -38,6 +40,10 @@ pub static SLOT_TABLE: Array<Slot, { SLOTS as usize }, MMAPABLE> = Array::new();
 /// The uplink that each live flow keeps.
 #[btf_map(name = "flows")]
 pub static FLOWS: LruHashMap<FlowKey, Pin, { DEFAULT_FLOWS as usize }> = LruHashMap::new();
+
+/// In front of `flows`. Memory that can be mapped begins on a page, so that no entry lies in two cache lines.
+#[btf_map(name = "recent")]
+pub static RECENT: Array<Line, { lines(DEFAULT_FLOWS) as usize }, MMAPABLE> = Array::new();
 
 /// What a route lookup answers when it means one of our uplinks; value: uplink id.
 #[btf_map(name = "next_hops")]
@@ -81,6 +87,12 @@ pub struct Scratch {
     pub question: Lookup,
     /// What a policy may mind beside the flow.
     pub about: About,
+    /// What is compared of it for the fast path.
+    pub print: Print,
+    /// An IPv4 path that is being learned.
+    pub path4: Path<Ends4>,
+    /// An IPv6 path that is being learned.
+    pub path6: Path<Ends6>,
     /// A question to `prefixes`.
     pub prefix: Key<PrefixKey>,
 }
@@ -157,6 +169,30 @@ pub static MEMBERS: Array<Members, { GROUPS as usize }, MMAPABLE> = Array::new()
 /// The uplinks that clients keep.
 #[btf_map(name = "sticky")]
 pub static STICKY: LruHashMap<StickyKey, Pin, 32_768> = LruHashMap::new();
+
+/// Entry 0: whether there is a fast path, and which paths are valid.
+#[btf_map(name = "fast")]
+pub static FAST: Array<Fast, 1> = Array::new();
+
+/// The interfaces that packets come in by and leave by, by the last byte of their index.
+#[btf_map(name = "ports")]
+pub static PORTS: Array<Port, { path::PORTS }> = Array::new();
+
+/// What the flows to one next hop have in common. User space says how many.
+#[btf_map(name = "ways")]
+pub static WAYS: Array<Way, 1, MMAPABLE> = Array::new();
+
+/// What became of a flow's packets, in buckets of neighbouring lines. User space says how many.
+#[btf_map(name = "paths_v4")]
+pub static PATHS_V4: Array<Path<Ends4>, { path::LINES as usize }, MMAPABLE> = Array::new();
+
+/// The same for IPv6.
+#[btf_map(name = "paths_v6")]
+pub static PATHS_V6: Array<Path<Ends6>, { path::LINES as usize }, MMAPABLE> = Array::new();
+
+/// Packets on their way through the kernel.
+#[btf_map(name = "asked")]
+pub static ASKED: PerCpuArray<Asked, { path::ASKED }> = PerCpuArray::new();
 
 /// DNS packets on their way to user space.
 #[btf_map(name = "answers")]

@@ -198,4 +198,5 @@ pub fn learn(config: &Config, packet: &Packet, value: u32) {
         pin.uplink = uplink as u8;
     }
     pin.seen = uplink as u8;
+    pinned::changed(config, &packet.key);
 }

@@ -123,7 +123,7 @@ fn of_ends(config: &Config, key: &FlowKey, both: bool) -> u64 {
 ///
 /// Not inlined: it needs stack, of which all frames together have 512 bytes.
 #[inline(never)]
-fn spread(config: &Config, key: &FlowKey) -> u64 {
+pub fn spread(config: &Config, key: &FlowKey) -> u64 {
     hash::flow(config.seed, key)
 }
 

@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use uplink_common::{ABI, Config, Reason, record::DEFRAGMENTED};
 
 use crate::{
-    act, exempt, inbound, locals,
+    act, exempt, inbound, learn, locals,
     maps::{CONFIG, SCRATCH},
     nexthop, overhear,
     parse::{self, Packet},
@@ -62,6 +62,9 @@ fn inward(ctx: &TcContext) -> Result<Option<Reason>, Reason> {
         return inbound::to_host(ctx, config, owner, packet, network.family, opens).map(Some);
     }
     let uplink = inbound::transit(ctx, config, packet, network.family);
+    if uplink != 0 {
+        learn::ask(ctx, config, uplink, 0);
+    }
     Ok(opens
         .then(|| inbound::keep(ctx, config, uplink, &packet.key, network.family))
         .flatten())
@@ -112,15 +115,21 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
         return inbound::to_host(ctx, config, owner, packet, network.family, opens);
     }
     let from = inbound::transit(ctx, config, packet, network.family);
+    if from != 0 {
+        learn::ask(ctx, config, from, 0);
+    }
     let now_s = pinned::now_s();
-    let was = match pinned::find(network.family, &packet.key, now_s) {
+    let was = match pinned::find(config, network.family, &packet.key, now_s) {
         pinned::Found::Valid(Held { uplink: 0, .. }) => return Err(Reason::KernelPinned),
         pinned::Found::Valid(held) => {
+            if from == 0 {
+                learn::ask(ctx, config, 0, held.policy);
+            }
             act::send(ctx, config, held.uplink, false);
             if held.policy != EVERYTHING_ELSE {
                 act::carried(held.policy);
             }
-            let past = nexthop::is_on(config, network.family, now_s) && held.seen == held.uplink;
+            let past = nexthop::is_on(config, network.family, now_s) && held.passes;
             if past && nexthop::forward(ctx, held.uplink) {
                 return Ok(Reason::Forwarded);
             }

@@ -1,6 +1,6 @@
 //! Lists and forgets the connections of an uplink, so that their next packets choose anew.
 
-mod tuple;
+pub(crate) mod tuple;
 
 use anyhow::{Context, Result, ensure};
 use netlink_packet_netfilter::conntrack::{

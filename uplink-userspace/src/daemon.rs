@@ -5,6 +5,7 @@
 mod control;
 mod explain;
 mod failover;
+mod fast;
 mod follow;
 mod gateways;
 mod measure;
@@ -105,6 +106,7 @@ pub struct Daemon {
     hooks: Hooks,
     tally: Tally,
     history: History,
+    fast: fast::FastPath,
     lock: Lock,
 }
 
@@ -241,6 +243,7 @@ impl Daemon {
                 }
                 Some(event) = from.nft.recv() => self.heard_nft(event).await,
                 Some(request) = from.requests.recv() => self.answer(request, from).await,
+                seen = self.fast.seen() => self.heard_fast(seen).await,
                 Some(ended) = self.hooks.ended() => self.hook_ended(ended),
                 Some(told) = from.told.recv() => self.names.tell(&told),
                 _ = compare.tick() => self.repair(Cause::Others).await,
@@ -313,6 +316,7 @@ impl Daemon {
         self.tell_states();
         if self.pulses.is_multiple_of(4) {
             self.weigh().await;
+            self.follow_fast().await;
             self.names.expire();
             self.count_flows();
             self.tell_warnings();
@@ -324,7 +328,7 @@ impl Daemon {
         if !self.pulses.is_multiple_of(2) {
             return;
         }
-        if self.settings.stale_after_s != 0 || self.settings.next_hop != [false; 2] {
+        if self.settings.stale_after_s != 0 || self.settings.next_hop != [false; 2] || self.fast.is_on() {
             self.heartbeat();
         }
         self.follow_policies();

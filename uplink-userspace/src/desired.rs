@@ -2,7 +2,7 @@
 
 use uplink_common::Family;
 
-use crate::config::{Config, OnFailback, OnFailover};
+use crate::config::{Attach, Config, OnFailback, OnFailover};
 use crate::engine::{Engine, Path};
 use crate::health::Verdict;
 use crate::host::Host;
@@ -53,9 +53,16 @@ pub fn sysctls(config: &Config, uplinks: &[Uplink]) -> Vec<Sysctl> {
             wanted.push(one);
         }
     }
-    if nexthop::is_possible(config) && sysctl::read(sysctl::LIBERAL).is_some() {
+    let passes = nexthop::is_possible(config) || config.kernel.attach == Attach::Xdp;
+    if passes && sysctl::read(sysctl::LIBERAL).is_some() {
         wanted.push(Sysctl {
             path: sysctl::LIBERAL.into(),
+            value: "1".into(),
+        });
+    }
+    if config.kernel.attach == Attach::Xdp && sysctl::read(sysctl::EVENTS).is_some() {
+        wanted.push(Sysctl {
+            path: sysctl::EVENTS.into(),
             value: "1".into(),
         });
     }

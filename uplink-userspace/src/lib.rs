@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod engine;
 pub mod events;
 pub mod explain;
+pub mod fast;
 pub mod flow_map;
 pub mod flows;
 pub mod foreign;

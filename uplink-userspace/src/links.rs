@@ -5,6 +5,7 @@ mod default_route;
 mod foreign;
 mod neighbours;
 mod watch;
+mod wires;
 
 use std::net::IpAddr;
 
@@ -21,7 +22,9 @@ use crate::routes::socket::Netlink;
 use crate::sysctl;
 
 pub use neighbours::forget_neighbour;
+pub(crate) use neighbours::{address as neighbour_address, mac as neighbour_mac};
 pub use watch::{Event, NeighbourState, watch};
+pub use wires::{Wire, below, takes_tags, wires};
 
 /// The host as it is now. Routes with `protocol` are ours, so their tables are not foreign.
 pub async fn snapshot(protocol: u8) -> Result<Host> {

@@ -2,14 +2,14 @@
 //! Whatever would not see their packets any more stands in the way. Unsure means that it does.
 
 pub mod look;
-mod xfrm;
+pub(crate) mod xfrm;
 
 use std::fmt;
 
 use serde_json::Value;
 use uplink_common::Family;
 
-use crate::config::{Config, Mode, NatMode};
+use crate::config::{Attach, Config, Mode, NatMode};
 use crate::status::Warning;
 
 /// Code of the warning about a firewall that is passed by.
@@ -54,7 +54,9 @@ impl fmt::Display for Obstacle {
 /// Whether the configuration leaves the question open, so that it is worth a look.
 #[must_use]
 pub const fn is_possible(config: &Config) -> bool {
-    !matches!(config.kernel.mode, Mode::Mark) && matches!(config.nat.mode, NatMode::Off)
+    !matches!(config.kernel.mode, Mode::Mark)
+        && !matches!(config.kernel.attach, Attach::Xdp)
+        && matches!(config.nat.mode, NatMode::Off)
 }
 
 /// By family, whether known flows go past the kernel's forwarding.

@@ -21,6 +21,8 @@ const V4_FORWARD: &str = "net/ipv4/ip_forward";
 const V6_FORWARD: &str = "net/ipv6/conf/all/forwarding";
 /// Conntrack takes TCP segments beyond the window that it knows. In next-hop mode it does not see every one.
 pub const LIBERAL: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
+/// 1: conntrack tells the end of every connection; 2: of those that began while somebody listened.
+pub const EVENTS: &str = "net/netfilter/nf_conntrack_events";
 /// What the kernel changes by itself when forwarding is switched, below `conf/*`.
 const V4_SIDE_EFFECTS: [&str; 3] = ["forwarding", "accept_redirects", "send_redirects"];
 const V6_SIDE_EFFECTS: [&str; 3] = ["forwarding", "accept_ra", "accept_redirects"];

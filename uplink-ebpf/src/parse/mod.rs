@@ -62,7 +62,8 @@ pub const MAX_EXTENSIONS: u32 = 6;
 pub const ETH_IPV4: u16 = 0x0800;
 /// Ethertype of IPv6.
 pub const ETH_IPV6: u16 = 0x86dd;
-const ETH_VLAN: u16 = 0x8100;
+/// Ethertype of a VLAN tag.
+pub const ETH_VLAN: u16 = 0x8100;
 const ETH_QINQ: u16 = 0x88a8;
 
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -70,7 +71,8 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 const ICMP: u8 = 1;
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;
-const UDP: u8 = 17;
+/// Protocol number of UDP.
+pub const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 const UDPLITE: u8 = 136;

@@ -268,4 +268,6 @@ pub enum Attach {
     Tcx,
     /// A filter of the clsact qdisc.
     Clsact,
+    /// As [`Self::Auto`], and known flows take the fast path at the wire.
+    Xdp,
 }

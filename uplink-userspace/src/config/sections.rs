@@ -103,7 +103,7 @@ fn fill_kernel(table: &mut Reader<'_, '_>, kernel: &mut Kernel) {
         ("auto", Some(Attach::Auto)),
         ("tcx", Some(Attach::Tcx)),
         ("clsact", Some(Attach::Clsact)),
-        ("xdp", None),
+        ("xdp", Some(Attach::Xdp)),
     ];
     let attach = table.one_of("attach", &hooks);
     kernel.attach = attach.map_or(kernel.attach, |a| a.value);

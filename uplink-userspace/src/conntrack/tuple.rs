@@ -17,7 +17,7 @@ const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
 
 /// The tuple of a flow's first direction.
-pub(super) fn of_key(key: &FlowKey) -> Vec<Tuple> {
+pub(crate) fn of_key(key: &FlowKey) -> Vec<Tuple> {
     let address = |a: Addr| IpAddr::from(a);
     let ip = vec![
         IPTuple::SourceAddress(address(key.src)),
@@ -46,7 +46,7 @@ fn echo(key: &FlowKey, first: u16, kind: u8) -> [ProtoTuple; 3] {
 }
 
 /// How the kernel reads the addresses of the tuple.
-pub(super) fn family(key: &FlowKey) -> NetfilterProtoFamily {
+pub(crate) fn family(key: &FlowKey) -> NetfilterProtoFamily {
     match IpAddr::from(key.src) {
         IpAddr::V4(_) => NetfilterProtoFamily::IPv4,
         IpAddr::V6(_) => NetfilterProtoFamily::IPv6,
@@ -54,7 +54,7 @@ pub(super) fn family(key: &FlowKey) -> NetfilterProtoFamily {
 }
 
 /// The key of a tuple with ports; `None` for what has none.
-pub(super) fn key(tuples: &[Tuple]) -> Option<FlowKey> {
+pub(crate) fn key(tuples: &[Tuple]) -> Option<FlowKey> {
     let mut found = FlowKey::default();
     let (mut source, mut destination) = (None, None);
     for tuple in tuples {
@@ -88,7 +88,7 @@ fn ports(key: &mut FlowKey, parts: &[ProtoTuple]) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub fn flow(src: &str, dst: &str, proto: u8) -> FlowKey {

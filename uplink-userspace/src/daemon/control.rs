@@ -278,7 +278,7 @@ impl Daemon {
             version: status::VERSION,
             config: self.config.file.path.display().to_string(),
             since: humantime::format_rfc3339_seconds(self.since).to_string(),
-            attach: self.loaded.hook.to_string(),
+            attach: self.attached(),
             mode: self.mode().to_owned(),
             uplinks,
             policies: self.describe_policies()?,

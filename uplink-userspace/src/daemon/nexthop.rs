@@ -9,7 +9,7 @@ impl Daemon {
     /// Looks for what known flows would pass by, and has them pass or not.
     pub(super) async fn follow_mode(&mut self) {
         let found = match nexthop::is_possible(&self.config) {
-            true => look::look(self.loaded.hook, &self.ports).await,
+            true => look::look(&self.loaded.attached(), &self.ports).await,
             false => Found::default(),
         };
         let warning = nexthop::warning(&self.config, &found);

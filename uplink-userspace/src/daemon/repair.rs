@@ -93,6 +93,7 @@ impl Daemon {
         }
         if cause != Cause::Ours {
             self.follow_mode().await;
+            self.follow_fast().await;
         }
         self.look_for_shadows();
         routing.and(aggregate).and(nft).and(sysctls).and(addresses)

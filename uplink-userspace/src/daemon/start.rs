@@ -22,7 +22,7 @@ use crate::events::Journal;
 use crate::history::History;
 use crate::hooks::Hooks;
 use crate::host::Host;
-use crate::loader::{self, ClsactPort, Hook, Loaded, Port};
+use crate::loader::{self, ClsactPort, Hook, Loaded, Port, Room};
 use crate::lock::Lock;
 use crate::maps::{self, Addresses, Maps};
 use crate::names::Told;
@@ -139,6 +139,7 @@ impl Parts {
             hooks,
             tally: Tally::default(),
             history: History::default(),
+            fast: super::fast::FastPath::default(),
             lock,
         }
     }
@@ -152,7 +153,7 @@ async fn bring_up(
     hook: Hook,
 ) -> Result<(Parts, mpsc::Receiver<Told>)> {
     loader::prepare(&options.bpffs)?;
-    let mut loaded = Loaded::load(&options.bpffs, hook, config.kernel.flows, options.verbose)?;
+    let mut loaded = Loaded::load(&options.bpffs, hook, Room::of(&config.kernel), options.verbose)?;
     let mut maps = loaded.take_maps()?;
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
@@ -202,6 +203,10 @@ async fn bring_up(
     policies.write(&mut maps, &mut names, &config, engine.groups(), &host)?;
     for port in &ports {
         loaded.attach(port)?;
+    }
+    if config.kernel.attach != config::Attach::Xdp {
+        // An earlier daemon's.
+        loaded.detach_other_wires(&[])?;
     }
     // Only now somebody else looks at source addresses.
     for change in sysctl::apply(&guards)? {
@@ -315,8 +320,13 @@ pub fn remember(
     let earlier = State::read(&options.runtime_dir)?;
     let wanted = desired::sysctls(config, engine.uplinks());
     let mut sysctls = sysctl::snapshot(&wanted)?;
-    if nexthop::is_possible(config) {
+    // Conntrack may come with our rules only.
+    let is_fast = config.kernel.attach == config::Attach::Xdp;
+    if nexthop::is_possible(config) || is_fast {
         sysctls.assume(sysctl::LIBERAL, "0");
+    }
+    if is_fast {
+        sysctls.assume(sysctl::EVENTS, "2");
     }
     let mut clsact = Vec::new();
     if let Some(earlier) = earlier {

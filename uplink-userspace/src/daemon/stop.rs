@@ -14,7 +14,11 @@ use crate::{aggregate, api, loader, nat, state, sysctl};
 const DEFAULT_PROTOCOL: u8 = 117;
 
 impl Daemon {
-    pub(super) async fn stop(self) -> Result<()> {
+    pub(super) async fn stop(mut self) -> Result<()> {
+        // From now on the kernel sees every packet, and its rules may go.
+        if let Err(e) = self.maps.fast.switch([false; 2], 0) {
+            tracing::error!("switching the fast path off: {e:#}");
+        }
         let Self {
             options,
             config,

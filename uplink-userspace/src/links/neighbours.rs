@@ -78,7 +78,7 @@ fn is_learned(message: &Message, ifindex: u32, wanted: IpAddr) -> bool {
 }
 
 /// The address of a neighbour; `None` for entries of bridges and proxies, which are no neighbours.
-pub(super) fn address(message: &NeighbourMessage) -> Option<IpAddr> {
+pub(crate) fn address(message: &NeighbourMessage) -> Option<IpAddr> {
     if message.header.flags.contains(NeighbourFlags::Proxy) {
         return None;
     }
@@ -90,7 +90,7 @@ pub(super) fn address(message: &NeighbourMessage) -> Option<IpAddr> {
 }
 
 /// The MAC address of a neighbour that can be sent to.
-pub(super) fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
+pub(crate) fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
     match message.header.state {
         NeighbourState::Reachable
         | NeighbourState::Stale

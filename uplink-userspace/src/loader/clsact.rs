@@ -81,25 +81,46 @@ pub(super) async fn present(port: &Port) -> Result<bool> {
 /// Filters of others that are asked behind our program on the way in: with tcx all of them, else those behind
 /// our filter.
 pub(super) async fn behind(hook: Hook, port: &Port) -> Result<Vec<String>> {
+    let filters = filters(port, INGRESS).await?;
+    let behind = filters.into_iter().filter(|(p, h)| is_behind(hook, *p, *h));
+    let words = |p: u32| format!("the tc filter with preference {p} at {}", port.name);
+    Ok(priorities(behind).into_iter().map(words).collect())
+}
+
+/// Filters of others on both ways, wherever they stand.
+pub(super) async fn foreign(hook: Hook, port: &Port) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (minor, side) in [(INGRESS, "ingress"), (EGRESS, "egress")] {
+        let all = filters(port, minor).await?.into_iter();
+        let foreign = all.filter(|(priority, handle)| match hook {
+            Hook::Clsact if *priority == u32::from(PRIORITY) => *handle != 0 && *handle != HANDLE,
+            _ => true,
+        });
+        let words = |p: u32| format!("the tc filter with preference {p} ({side})");
+        found.extend(priorities(foreign).into_iter().map(words));
+    }
+    Ok(found)
+}
+
+/// The priorities and handles of filters on one side.
+async fn filters(port: &Port, minor: u16) -> Result<Vec<(u32, u16)>> {
     let netlink = Netlink::<Message>::open(NETLINK_ROUTE).context("opening a netlink socket")?;
     let mut request = TcMessage::with_index(i32::try_from(port.ifindex)?);
-    request.header.parent = Parent {
-        major: CLSACT,
-        minor: INGRESS,
-    };
+    request.header.parent = Parent { major: CLSACT, minor };
     // Without a qdisc the kernel has an error instead of a list, and no filters.
     let filters = netlink.dump(Message::GetTrafficFilter(request)).await;
-    let mut priorities: Vec<u32> = Vec::new();
-    for message in filters.unwrap_or_default() {
-        if let Message::NewTrafficFilter(filter) = message {
-            let (priority, handle) = (filter.header.info >> 16, filter.header.handle.minor);
-            if is_behind(hook, priority, handle) && !priorities.contains(&priority) {
-                priorities.push(priority);
-            }
-        }
-    }
-    let words = |p: &u32| format!("the tc filter with preference {p} at {}", port.name);
-    Ok(priorities.iter().map(words).collect())
+    let one = |message| match message {
+        Message::NewTrafficFilter(f) => Some((f.header.info >> 16, f.header.handle.minor)),
+        _ => None,
+    };
+    Ok(filters.unwrap_or_default().into_iter().filter_map(one).collect())
+}
+
+fn priorities(filters: impl Iterator<Item = (u32, u16)>) -> Vec<u32> {
+    let mut all: Vec<u32> = filters.map(|(priority, _)| priority).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// Each priority is listed once without a handle, too.

@@ -109,8 +109,8 @@ fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
-    // SAFETY: the attributes are one of the structures above, which fit the command, and their
+pub(super) fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the attributes are one of the structures of this module and `query`, which fit the command, and their
     // size goes along; what they point to outlives the call.
     let done = unsafe {
         libc::syscall(

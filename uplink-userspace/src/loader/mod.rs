@@ -5,6 +5,8 @@ mod cgroup;
 mod clsact;
 mod link;
 mod port;
+pub mod query;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,19 +16,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
-use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use uplink_common::ABI;
+use uplink_common::path::{ASKED, LINES, MAX_WAYS};
+use uplink_common::recent;
 use uplink_common::record::Config;
 
-use crate::config::Attach;
-use crate::maps::{self, Maps};
+use crate::config::{self, Attach};
+use crate::maps::{self, Maps, fast};
 
 pub use cgroup::{attached_host, directory as cgroup_directory, id as cgroup_id, namespace_cookie};
 pub use clsact::{ClsactPort, has_clsact};
-pub use port::{Port, attached, behind, detach, others, wanted};
+pub use port::{Port, attached, behind, detach, foreign_filters, foreign_programs, others, wanted};
 
 use link::Link;
 
@@ -59,6 +63,53 @@ impl std::fmt::Display for Hook {
     }
 }
 
+/// How much there is to be room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Entries of the flow table.
+    pub flows: u32,
+    /// Whether there is a fast path, which takes memory for each flow.
+    pub fast: bool,
+}
+
+impl Room {
+    /// Of a configuration.
+    #[must_use]
+    pub fn of(kernel: &config::Kernel) -> Self {
+        Self {
+            flows: kernel.flows,
+            fast: kernel.attach == Attach::Xdp,
+        }
+    }
+
+    /// The maps whose size is not always the same.
+    fn entries(self) -> [(&'static str, u32); 6] {
+        let [v4, v6] = if self.fast {
+            fast::lines(self.flows)
+        } else {
+            [LINES; 2]
+        };
+        let [asked, ways] = if self.fast { [ASKED, MAX_WAYS] } else { [1; 2] };
+        [
+            (maps::FLOWS, self.flows),
+            (maps::RECENT, recent::lines(self.flows)),
+            ("paths_v4", v4),
+            ("paths_v6", v6),
+            ("ways", ways as u32),
+            ("asked", asked as u32),
+        ]
+    }
+}
+
+/// By what our programs are known at interfaces.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// How they are attached.
+    pub hook: Hook,
+    /// Their ids.
+    pub programs: Vec<u32>,
+}
+
 /// The loaded programs.
 pub struct Loaded {
     ebpf: Ebpf,
@@ -85,11 +136,11 @@ pub fn hook(attach: Attach) -> Result<Hook> {
     );
     match attach {
         Attach::Clsact => Ok(Hook::Clsact),
-        Attach::Auto if kernel < TCX => Ok(Hook::Clsact),
+        Attach::Auto | Attach::Xdp if kernel < TCX => Ok(Hook::Clsact),
         Attach::Tcx if kernel < TCX => {
             bail!("attach = \"tcx\" needs Linux 6.6, this is {kernel:?}: use \"auto\" or \"clsact\"")
         }
-        Attach::Auto | Attach::Tcx => Ok(Hook::Tcx),
+        Attach::Auto | Attach::Xdp | Attach::Tcx => Ok(Hook::Tcx),
     }
 }
 
@@ -152,12 +203,15 @@ impl Loaded {
     /// # Errors
     /// When pins are another version's, or the kernel refuses maps or programs. The verifier's
     /// log is part of the error where `verbose`.
-    pub fn load(bpffs: &Path, hook: Hook, flows: u32, verbose: bool) -> Result<Self> {
+    pub fn load(bpffs: &Path, hook: Hook, room: Room, verbose: bool) -> Result<Self> {
         refuse_other_abi(bpffs)?;
-        drop_resized_flows(bpffs, flows)?;
         let mut loader = EbpfLoader::new();
         // The kernel's own BTF is only for relocations, of which the programs have none.
-        loader.btf(None).map_max_entries(maps::FLOWS, flows);
+        loader.btf(None);
+        for (name, entries) in room.entries() {
+            drop_resized(bpffs, name, entries)?;
+            loader.map_max_entries(name, entries);
+        }
         if verbose {
             loader.verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS);
         }
@@ -165,7 +219,7 @@ impl Loaded {
             loader.map_pin_path(name, bpffs.join(name));
         }
         let mut ebpf = loader.load(OBJECT).context("loading the BPF maps")?;
-        load_programs(&mut ebpf).map_err(|e| refused(e, verbose))?;
+        load_programs(&mut ebpf, room.fast).map_err(|e| refused(e, verbose))?;
         Ok(Self {
             pinned: handles(&ebpf)?,
             ebpf,
@@ -207,6 +261,19 @@ impl Loaded {
         Ok(repaired)
     }
 
+    /// What is ours at interfaces.
+    #[must_use]
+    pub fn attached(&self) -> Attached {
+        let ids = self
+            .ebpf
+            .programs()
+            .filter_map(|(_, p)| Some(p.info().ok()?.id()));
+        Attached {
+            hook: self.hook,
+            programs: ids.collect(),
+        }
+    }
+
     fn pin(&self, link: &str) -> PathBuf {
         self.bpffs.join(format!("{PIN_PREFIX}{link}"))
     }
@@ -220,9 +287,12 @@ impl Loaded {
 
 /// All at once: the verifier works on as many processors as there are, and a start waits for the longest of
 /// the programs instead of for all of them.
-fn load_programs(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
+fn load_programs(ebpf: &mut Ebpf, fast: bool) -> Result<(), ProgramError> {
     std::thread::scope(|scope| {
-        let programs: Vec<_> = ebpf.programs_mut().map(|(_, program)| program).collect();
+        let wanted = ebpf
+            .programs_mut()
+            .filter(|(name, _)| fast || *name != wire::FAST);
+        let programs: Vec<_> = wanted.map(|(_, program)| program).collect();
         let loads: Vec<_> = programs.into_iter().map(|p| scope.spawn(|| load(p))).collect();
         let mut done = loads.into_iter().map(|load| load.join());
         done.try_for_each(|load| load.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -232,6 +302,8 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
 fn load(program: &mut Program) -> Result<(), ProgramError> {
     if let Ok(classifier) = <&mut SchedClassifier>::try_from(&mut *program) {
         again(|| classifier.load())
+    } else if let Ok(wire) = <&mut Xdp>::try_from(&mut *program) {
+        again(|| wire.load())
     } else {
         let socket = <&mut CgroupSockAddr>::try_from(program)?;
         again(|| socket.load())
@@ -304,14 +376,16 @@ fn refuse_other_abi(bpffs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A flow table of another size is not reused; its flows are found again by their slots.
-fn drop_resized_flows(bpffs: &Path, flows: u32) -> Result<()> {
-    let pin = bpffs.join(maps::FLOWS);
+/// A table of another size is not reused. Flows are found again by their slots, paths are learned anew.
+fn drop_resized(bpffs: &Path, name: &str, entries: u32) -> Result<()> {
+    let pin = bpffs.join(name);
     let Ok(map) = MapData::from_pin(&pin) else {
         return Ok(());
     };
-    if map.info()?.max_entries() != flows {
-        tracing::warn!("the flow table gets a new size: pins of live flows are lost");
+    if map.info()?.max_entries() != entries {
+        if name == maps::FLOWS {
+            tracing::warn!("the flow table gets a new size: pins of live flows are lost");
+        }
         fs::remove_file(&pin)?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use aya::programs::{LinkOrder, SchedClassifier};
 
 use super::link::Link;
-use super::{Hook, Loaded, PIN_PREFIX, clsact, remove_pin};
+use super::{Attached, Hook, Loaded, PIN_PREFIX, clsact, query, remove_pin};
 
 const STEER: &str = "uplink_ingress";
 const COUNT: &str = "uplink_count";
@@ -173,17 +173,39 @@ pub async fn attached(bpffs: &Path, hook: Hook, port: &Port) -> Result<Vec<(&'st
 ///
 /// # Errors
 /// When we may not look.
-pub async fn behind(hook: Hook, port: &Port) -> Result<Vec<String>> {
+pub async fn behind(ours: &Attached, port: &Port) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    if hook == Hook::Tcx {
-        let query = SchedClassifier::query_tcx(&port.name, TcAttachType::Ingress);
-        let (_, programs) = query.with_context(|| format!("reading the programs at {}", port.name))?;
-        let names = programs.iter().map(|p| p.name_as_str().unwrap_or("?").to_owned());
-        let names = names.skip_while(|name| !PROGRAMS.contains(&&**name)).skip(1);
-        found.extend(names.map(|name| format!("program {name} at {}", port.name)));
+    if ours.hook == Hook::Tcx {
+        let ids = query::tcx(port.ifindex, TcAttachType::Ingress);
+        let ids = ids.with_context(|| format!("reading the programs at {}", port.name))?;
+        let behind = ids.iter().skip_while(|id| !ours.programs.contains(id)).skip(1);
+        found.extend(behind.map(|id| format!("program {} at {}", query::name(*id), port.name)));
     }
-    found.extend(clsact::behind(hook, port).await?);
+    found.extend(clsact::behind(ours.hook, port).await?);
     Ok(found)
+}
+
+/// The names of others' programs at tcx, both ways.
+///
+/// # Errors
+/// When we may not look.
+pub fn foreign_programs(ours: &Attached, port: &Port) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for side in SIDES.into_iter().filter(|_| ours.hook == Hook::Tcx) {
+        let ids = query::tcx(port.ifindex, side);
+        let ids = ids.with_context(|| format!("reading the programs at {}", port.name))?;
+        let foreign = ids.iter().filter(|id| !ours.programs.contains(id));
+        found.extend(foreign.map(|id| query::name(*id)));
+    }
+    Ok(found)
+}
+
+/// Filters of others on both ways of an interface, wherever they stand, for people.
+///
+/// # Errors
+/// When we may not look.
+pub async fn foreign_filters(hook: Hook, port: &Port) -> Result<Vec<String>> {
+    clsact::foreign(hook, port).await
 }
 
 /// Indices of interfaces with pinned links that are none of these ports.

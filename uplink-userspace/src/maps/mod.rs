@@ -1,5 +1,6 @@
 //! The BPF maps as user space writes and reads them.
 
+pub mod fast;
 mod groups;
 pub mod memory;
 pub mod policies;
@@ -14,6 +15,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use ipnet::IpNet;
 use uplink_common::policy::GROUP_SLOTS;
+use uplink_common::recent::Line;
 use uplink_common::record::{Config, Counter, NEXT_HOP_V4, NEXT_HOP_V6, Passive, Traffic, passive_index};
 use uplink_common::{
     ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, SLOTS, Station, Translation, Uplink,
@@ -26,6 +28,7 @@ use crate::{resolve, table};
 pub use record::{Settings, found_dead, name};
 pub(crate) use record::{claims, record};
 
+use fast::FastMaps;
 use groups::GroupTables;
 use policies::{NameTable, OtherNames, PolicyMaps};
 use record::{between, name_bytes, voided};
@@ -34,12 +37,16 @@ use slots::SlotTable;
 /// Name of the flow table; also that of its pin.
 pub const FLOWS: &str = "flows";
 
+/// Name of the table in front of it; see [`uplink_common::recent`].
+pub const RECENT: &str = "recent";
+
 /// Every map, which is pinned under its name.
 pub const NAMES: &[&str] = &[
     "config",
     "uplinks",
     "slots",
     FLOWS,
+    RECENT,
     "next_hops",
     "locals",
     "stations",
@@ -67,6 +74,12 @@ pub const NAMES: &[&str] = &[
     "sticky",
     "answers",
     "copy",
+    "fast",
+    "ports",
+    "ways",
+    "paths_v4",
+    "paths_v6",
+    "asked",
 ];
 
 /// Handles to the maps.
@@ -91,8 +104,12 @@ pub struct Maps {
     pub names: Option<NameTable>,
     /// Addresses that were looked up by other names; likewise.
     pub other_names: Option<OtherNames>,
+    /// The fast path.
+    pub fast: FastMaps,
     /// DNS packets; likewise.
     pub answers: Option<RingBuf<MapData>>,
+    /// Lines of the map `recent`, less one.
+    recent: u32,
     /// What was written last, to write differences only.
     addresses: Option<Addresses>,
 }
@@ -134,10 +151,12 @@ impl Maps {
                 .with_context(|| format!("the BPF object has no map `{name}`"))
         };
         let (policies, names) = PolicyMaps::take(&mut take)?;
+        let recent: Array<MapData, Line> = take(RECENT)?.try_into()?;
         Ok(Self {
             policies,
             names: Some(names),
             other_names: Some(OtherNames::new(take("other_names")?.try_into()?)),
+            fast: FastMaps::take(&mut take)?,
             answers: Some(take("answers")?.try_into()?),
             config: take("config")?.try_into()?,
             uplinks: take("uplinks")?.try_into()?,
@@ -153,6 +172,7 @@ impl Maps {
             sent: take("sent")?.try_into()?,
             received: take("received")?.try_into()?,
             passive: take("passive")?.try_into()?,
+            recent: recent.len() - 1,
             addresses: None,
         })
     }
@@ -210,18 +230,18 @@ impl Maps {
                 .set(u32::from(u.id), u.translation.unwrap_or_default(), 0)?;
         }
         let highest = uplinks.iter().map(|u| u32::from(u.id)).max().unwrap_or(0);
-        let config = settings.record(uplinks, bank, highest, before);
+        let config = settings.record(uplinks, bank, highest, self.recent, before);
         self.config
             .set(0, config, 0)
             .context("switching the slot table")?;
         self.verify(&config)?;
         for u in uplinks {
             let old = self.uplinks.get(&u32::from(u.id), 0)?;
-            self.uplinks.set(
-                u32::from(u.id),
-                voided(u.id, record(u, selection, &old, self.mtu(u.id)), selection),
-                0,
-            )?;
+            let new = voided(u.id, record(u, selection, &old, self.mtu(u.id)), selection);
+            self.uplinks.set(u32::from(u.id), new, 0)?;
+            if new.generation != old.generation {
+                self.fast.advance()?;
+            }
         }
         Ok(())
     }

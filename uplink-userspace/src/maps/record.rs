@@ -35,6 +35,7 @@ impl Settings {
         uplinks: &[resolve::Uplink],
         bank: u32,
         highest: u32,
+        recent: u32,
         before: Config,
     ) -> Config {
         let known = before.abi == ABI;
@@ -57,6 +58,8 @@ impl Settings {
             unguarded: before.unguarded,
             // Until it is known which, every address may be this host's.
             locals: if known { before.locals } else { Filter::ALL },
+            recent,
+            pad: 0,
         }
     }
 

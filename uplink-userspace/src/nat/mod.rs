@@ -112,6 +112,16 @@ pub async fn chains() -> Result<serde_json::Value> {
     serde_json::from_slice(&output.stdout).context("reading what nft says")
 }
 
+/// Every rule of everybody, as nft's JSON has them, without the elements of named sets and maps.
+///
+/// # Errors
+/// When nft is missing, hangs, may not ask or speaks no JSON.
+pub async fn ruleset() -> Result<serde_json::Value> {
+    let output = nft(&["-t", "-j", "list", "ruleset"], "").await?;
+    ensure_done(&output)?;
+    serde_json::from_slice(&output.stdout).context("reading what nft says")
+}
+
 /// Our table as nft lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {

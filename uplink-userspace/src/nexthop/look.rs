@@ -7,19 +7,19 @@ use anyhow::{Context, Result};
 use uplink_common::Family;
 
 use super::{Found, Obstacle, chains, legacy, xfrm};
-use crate::loader::{self, Hook, Port};
+use crate::loader::{self, Attached, Port};
 use crate::{nat, sysctl};
 
-/// What stands in the way of packets that come in at `ports`, where our programs are attached by `hook`.
-pub async fn look(hook: Hook, ports: &[Port]) -> Found {
-    let obstacles = obstacles(hook, ports).await;
+/// What stands in the way of packets that come in at `ports`, where `ours` is not in the way.
+pub async fn look(ours: &Attached, ports: &[Port]) -> Found {
+    let obstacles = obstacles(ours, ports).await;
     Found {
         obstacles: obstacles.map_err(|e| format!("{e:#}")),
         forwards: forwards(ports),
     }
 }
 
-async fn obstacles(hook: Hook, ports: &[Port]) -> Result<Vec<Obstacle>> {
+async fn obstacles(ours: &Attached, ports: &[Port]) -> Result<Vec<Obstacle>> {
     let listing = nat::chains().await.context("asking nft for chains")?;
     let mut found = chains(&listing).map_err(anyhow::Error::msg)?;
     found.extend(tables()?);
@@ -27,20 +27,25 @@ async fn obstacles(hook: Hook, ports: &[Port]) -> Result<Vec<Obstacle>> {
         found.push(everybody("IPsec policies".into()));
     }
     for port in ports.iter().filter(|p| p.steers) {
-        let behind = loader::behind(hook, port).await?;
+        let behind = loader::behind(ours, port).await?;
         found.extend(behind.into_iter().map(everybody));
     }
     Ok(found)
 }
 
-const fn everybody(what: String) -> Obstacle {
+/// What sees the packets of both families.
+pub(crate) const fn everybody(what: String) -> Obstacle {
     Obstacle {
         what,
         sees: [true; 2],
     }
 }
 
-fn tables() -> Result<Vec<Obstacle>> {
+/// Tables of the old iptables.
+///
+/// # Errors
+/// When the kernel does not say.
+pub(crate) fn tables() -> Result<Vec<Obstacle>> {
     let mut found = Vec::new();
     for (family, path) in [
         (Family::V4, "/proc/net/ip_tables_names"),
@@ -54,8 +59,8 @@ fn tables() -> Result<Vec<Obstacle>> {
     Ok(found)
 }
 
-/// IPv4 minds the interface that a packet comes in by, IPv6 all of them.
-fn forwards(ports: &[Port]) -> [bool; 2] {
+/// By family, whether the kernel forwards what comes in at `ports`. IPv4 minds the interface, IPv6 all of them.
+pub fn forwards(ports: &[Port]) -> [bool; 2] {
     let is_on = |path: &str| sysctl::read(path).is_some_and(|v| v != "0");
     let mut steering = ports.iter().filter(|p| p.steers);
     [

@@ -24,7 +24,7 @@ const REQUEST: u16 = 1;
 ///
 /// # Errors
 /// When the kernel does not say.
-pub(super) fn policies() -> Result<u32> {
+pub(crate) fn policies() -> Result<u32> {
     let mut socket = match Socket::new(NETLINK_XFRM) {
         Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(0),
         other => other.context("opening a netlink socket for IPsec")?,

@@ -399,7 +399,7 @@ const KERNEL: Table = Table {
             "attach",
             String,
             "\"auto\"",
-            "`\"tcx\"` (Linux 6.6 and later) or `\"clsact\"`",
+            "`\"tcx\"` (Linux 6.6 and later) or `\"clsact\"`; `\"xdp\"` is as `\"auto\"`, and known flows take the fast path at the wire, past the kernel, as it was seen to treat them",
         ),
         key(
             "mode",

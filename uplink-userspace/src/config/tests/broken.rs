@@ -71,7 +71,7 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("rule_priority = 1000", "rule_priority = 32510", "33:17", "1 to 32509"),
     ("protocol = 200", "protocol = 4", "34:12", "protocol 4 is out of range"),
     ("protocol = 200", "protocol = 186", "34:12", "belongs to a routing daemon"),
-    ("attach = \"clsact\"", "attach = \"xdp\"", "35:10", "attach = \"xdp\" is not supported"),
+    ("attach = \"clsact\"", "attach = \"xpd\"", "35:10", "attach \"xpd\" is not known"),
     ("attach = \"clsact\"", "mode = \"redirect\"", "35:8", "\"auto\", \"mark\", \"nexthop\""),
     ("attach = \"clsact\"", "mode = \"next-hop\"", "35:8", "did you mean \"nexthop\"?"),
     ("flows = 4096", "flows = 1023", "36:9", "flows 1023 is out of range"),

@@ -1,0 +1,262 @@
+//! The fast path follows what is on the host: a look decides, one store switches, and whatever changes makes void what
+//! was learned.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use uplink_common::path::Port;
+use uplink_common::{Family, FlowKey, hop};
+
+use super::Daemon;
+use crate::config::Attach;
+use crate::conntrack::Connection;
+use crate::fast::closed::{self, Closed};
+use crate::fast::look::Looker;
+use crate::fast::watch::{self, Bump};
+use crate::links::{self, Wire};
+use crate::loader::Loaded;
+use crate::nexthop::{self, look};
+use crate::status::Warning;
+
+/// More connections than these at once: it is quicker to learn all flows anew.
+const MANY: usize = 256;
+
+/// The answers of a connection that is gone take the fast path for so long: they are to packets that took it when
+/// conntrack had forgotten already, and would find nobody in the kernel.
+const ANSWERS: Duration = Duration::from_millis(500);
+
+/// Code of the warning about flows that cannot take the fast path.
+const NOT_FAST: &str = "not-fast";
+/// Code of the warning about what sees fewer packets than it thinks.
+const WITH_LESS: &str = "fast-unseen";
+
+/// What the daemon knows of the fast path.
+#[derive(Default)]
+pub(super) struct FastPath {
+    /// By family, whether known flows take it.
+    on: [bool; 2],
+    /// Why not, or not all of them.
+    why_not: Option<String>,
+    eyes: Option<Eyes>,
+    /// Answers to connections that are gone, and when they are forgotten, too.
+    answers: VecDeque<(Instant, FlowKey)>,
+}
+
+/// Without them there is no fast path.
+struct Eyes {
+    bumps: mpsc::Receiver<Bump>,
+    closed: mpsc::Receiver<Closed>,
+    looker: Looker,
+}
+
+/// What they have seen.
+pub(super) enum Seen {
+    /// Something has changed that the kernel may mind.
+    Change(Bump),
+    /// Connections are gone.
+    Closed(Closed),
+    /// Some have been for long enough.
+    LongGone,
+    /// Nothing is seen any more.
+    Blind,
+}
+
+/// Has the program at the device that has the wire.
+fn ready_wire(loaded: &mut Loaded, wire: Wire) -> Result<Port> {
+    let device = &wire.device;
+    ensure!(
+        wire.port.vlan == 0,
+        "VLAN {} of {device} does not take it yet",
+        wire.port.vlan
+    );
+    // Whose tag is gone would look like one that never had one.
+    if wire.is_shared && links::takes_tags(device).with_context(|| format!("asking {device}"))? {
+        bail!("{device} takes off VLAN tags before programs see them (ethtool -K {device} rxvlan off)");
+    }
+    if loaded.attach_wire(wire.port.device, device)? {
+        tracing::info!("{} at the wire of {device}", Loaded::FAST);
+    }
+    Ok(wire.port)
+}
+
+impl FastPath {
+    /// The next that is seen; never, where there is no fast path.
+    pub(super) async fn seen(&mut self) -> Seen {
+        let Some(eyes) = &mut self.eyes else {
+            return std::future::pending().await;
+        };
+        let due = self.answers.front().map(|(due, _)| *due);
+        let seen = tokio::select! {
+            bump = eyes.bumps.recv() => bump.map(Seen::Change),
+            closed = eyes.closed.recv() => closed.map(Seen::Closed),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Some(Seen::LongGone),
+        };
+        seen.unwrap_or(Seen::Blind)
+    }
+
+    /// Whether any flow may take it.
+    pub(super) const fn is_on(&self) -> bool {
+        let [v4, v6] = self.on;
+        v4 || v6
+    }
+}
+
+impl Daemon {
+    /// Looks for what the fast path would pass by, and switches it.
+    pub(super) async fn follow_fast(&mut self) {
+        if self.config.kernel.attach != Attach::Xdp {
+            return;
+        }
+        let (on, why_not, look_again_s) = match self.look_for_fast().await {
+            Ok((why_not, look_again_s)) => (look::forwards(&self.ports), why_not, look_again_s),
+            Err(e) => ([false; 2], Some(format!("{e:#}")), hop::LOOK_AGAIN_S),
+        };
+        self.warn_of_fast(why_not.as_deref());
+        if on != self.fast.on || why_not != self.fast.why_not || look_again_s != self.maps.fast.look_again_s()
+        {
+            self.switch_fast(on, why_not, look_again_s);
+        } else if let Err(e) = self.maps.fast.renew() {
+            tracing::error!("the fast path is off: its generation is old, and stays: {e:#}");
+            self.switch_fast([false; 2], None, look_again_s);
+        }
+    }
+
+    /// Why some flows cannot take it, and how often the kernel has to see the others.
+    ///
+    /// # Errors
+    /// When none may.
+    async fn look_for_fast(&mut self) -> Result<(Option<String>, u32)> {
+        if self.fast.eyes.is_none() {
+            self.fast.eyes = Some(Eyes {
+                bumps: watch::watch().await?,
+                closed: closed::watch()?,
+                looker: Looker::default(),
+            });
+        }
+        let why_not = self.ready_wires().await?;
+        let eyes = self.fast.eyes.as_mut().context("nobody watches")?;
+        let found = eyes.looker.look(&self.loaded.attached(), &self.ports).await;
+        let obstacles = found.obstacles.map_err(anyhow::Error::msg)?;
+        let words: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+        ensure!(words.is_empty(), "{}", words.join("; "));
+        let less = found.warnings.into_iter().map(|text| Warning {
+            code: WITH_LESS.into(),
+            text,
+            remedy: "live with it, or say attach = \"auto\"".into(),
+        });
+        self.replace_warnings(&[WITH_LESS], less);
+        Ok((why_not, found.look_again_s))
+    }
+
+    fn warn_of_fast(&mut self, why_not: Option<&str>) {
+        let warning = why_not.map(|why| Warning {
+            code: NOT_FAST.into(),
+            text: format!("flows go the kernel's way: {why}"),
+            remedy: "take that away, or say attach = \"auto\"".into(),
+        });
+        self.replace_warnings(&[NOT_FAST], warning.into_iter());
+    }
+
+    /// Has the program at every wire that can have it. What comes in or leaves elsewhere goes the kernel's way, and why is said.
+    async fn ready_wires(&mut self) -> Result<Option<String>> {
+        let indices: Vec<u32> = self.ports.iter().map(|p| p.ifindex).collect();
+        let mut wires = links::wires(&indices).await?;
+        let (mut ready, mut without) = (Vec::new(), Vec::new());
+        for port in &self.ports {
+            let wire = wires.remove(&port.ifindex);
+            let wire = wire.with_context(|| format!("{} has no Ethernet frames", port.name));
+            match wire.and_then(|wire| ready_wire(&mut self.loaded, wire.map_err(anyhow::Error::msg)?)) {
+                Ok(wire) => ready.push(wire),
+                Err(e) => without.push(format!("{e:#}")),
+            }
+        }
+        self.loaded.detach_other_wires(&ready)?;
+        ensure!(!ready.is_empty(), "{}", without.join("; "));
+        self.maps.fast.set_ports(&ready)?;
+        Ok((!without.is_empty()).then(|| without.join("; ")))
+    }
+
+    fn switch_fast(&mut self, on: [bool; 2], why_not: Option<String>, look_again_s: u32) {
+        (self.fast.on, self.fast.why_not) = (on, why_not);
+        // The programs go by it only while somebody lives.
+        self.heartbeat();
+        if let Err(e) = self.maps.fast.switch(on, look_again_s) {
+            // Looked at again as if it were off.
+            self.fast.on = [false; 2];
+            return tracing::error!("the fast path could not be switched: {e:#}");
+        }
+        let families: Vec<&str> = Family::ALL
+            .into_iter()
+            .filter(|f| on[*f as usize])
+            .map(nexthop::name)
+            .collect();
+        // What stands in the way is a warning.
+        match (&self.fast.why_not, families.is_empty()) {
+            (Some(_), true) => {}
+            (None, true) => tracing::info!("no fast path: the kernel does not forward"),
+            (_, false) => tracing::info!("known flows take the fast path ({})", families.join(", ")),
+        }
+    }
+
+    /// Something was seen that makes void what was learned of some flows, or of all.
+    pub(super) async fn heard_fast(&mut self, seen: Seen) {
+        match seen {
+            Seen::Change(bump) => {
+                self.advance_fast();
+                if let Some(eyes) = self.fast.eyes.as_mut().filter(|_| bump.of_rules()) {
+                    eyes.looker.rules_changed();
+                }
+                self.follow_fast().await;
+            }
+            Seen::Closed(Closed::Gone(gone)) if gone.len() <= MANY => self.forget_fast(&gone),
+            Seen::LongGone => self.forget_answers(),
+            Seen::Closed(_) => self.advance_fast(),
+            Seen::Blind => {
+                self.fast.eyes = None;
+                self.advance_fast();
+                self.follow_fast().await;
+            }
+        }
+    }
+
+    /// Flows take the kernel's way again.
+    fn advance_fast(&mut self) {
+        if let Err(e) = self.maps.fast.advance() {
+            tracing::error!("what was learned of flows may be wrong now, and stays: {e:#}");
+        }
+    }
+
+    fn forget_fast(&mut self, gone: &[Connection]) {
+        self.forget_keys(gone.iter().map(|c| &c.original));
+        let due = Instant::now() + ANSWERS;
+        self.fast.answers.extend(gone.iter().map(|c| (due, c.reply)));
+    }
+
+    fn forget_answers(&mut self) {
+        let now = Instant::now();
+        let due = self.fast.answers.partition_point(|(due, _)| *due <= now);
+        let answers: Vec<FlowKey> = self.fast.answers.drain(..due).map(|(_, key)| key).collect();
+        self.forget_keys(answers.iter());
+    }
+
+    fn forget_keys<'a>(&mut self, mut keys: impl Iterator<Item = &'a FlowKey>) {
+        let seed = self.maps.config().map(|config| config.seed);
+        let forgotten = seed.and_then(|seed| keys.try_for_each(|key| self.maps.fast.forget(seed, key)));
+        if let Err(e) = forgotten {
+            tracing::warn!("forgetting the ways of connections that are gone: {e:#}");
+            self.advance_fast();
+        }
+    }
+
+    /// How packets are looked at, in the words of `status`.
+    pub(super) fn attached(&self) -> String {
+        if self.fast.is_on() {
+            "xdp".into()
+        } else {
+            self.loaded.hook.to_string()
+        }
+    }
+}

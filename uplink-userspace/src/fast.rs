@@ -1,0 +1,54 @@
+//! The XDP fast path, as seen from user space: what stands in its way, what has all flows take the kernel's way
+//! again, and which connections are gone. Unsure means that it stays off.
+
+pub mod closed;
+mod devices;
+pub mod look;
+mod memory;
+pub mod queues;
+pub mod rules;
+pub mod watch;
+
+use crate::nexthop::Obstacle;
+
+/// At least so often a packet of every fast flow takes the kernel's way, in seconds.
+pub const LOOK_AGAIN_S: u32 = 16;
+
+/// What was found on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What needs every packet; or why that is not known.
+    pub obstacles: Result<Vec<Obstacle>, String>,
+    /// What goes on with less, for people.
+    pub warnings: Vec<String>,
+    /// So often a packet of every fast flow has to take the kernel's way, in seconds, so that its connection lives.
+    pub look_again_s: u32,
+}
+
+/// How often conntrack has to see a packet of connections that it forgets after these times, in seconds: three
+/// times in the shortest, but at least every 16.
+#[must_use]
+pub fn look_again_s(timeouts_s: impl IntoIterator<Item = u32>) -> u32 {
+    let shortest = timeouts_s.into_iter().min().unwrap_or(u32::MAX);
+    (shortest / 3).clamp(1, LOOK_AGAIN_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conntrack_sees_a_packet_three_times_before_it_forgets() {
+        for (timeouts, expected) in [
+            (vec![30, 120, 432_000], 10),
+            (vec![120, 60], 16),
+            (vec![48], 16),
+            (vec![47], 15),
+            (vec![], 16),
+            (vec![2, 30], 1),
+            (vec![0], 1),
+        ] {
+            assert_eq!(look_again_s(timeouts.clone()), expected, "{timeouts:?}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The program of the fast path at an interface's wire.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::{Xdp, XdpMode};
+
+use uplink_common::path::Port;
+
+use super::link::Link;
+use super::{Loaded, PIN_PREFIX, remove_pin};
+
+/// Its name.
+pub(super) const FAST: &str = "uplink_fast";
+
+/// What the names of its links end with.
+const SUFFIX: &str = "_xdp";
+
+fn name(device: u32) -> String {
+    format!("{device}{SUFFIX}")
+}
+
+impl Loaded {
+    /// The program of the fast path.
+    pub const FAST: &str = FAST;
+
+    /// Attaches the fast path to a device's driver, taking over what an earlier daemon left there, or makes sure that it
+    /// is so. Returns whether that was needed.
+    ///
+    /// # Errors
+    /// When the driver cannot, or somebody else's program is there; or when there is no fast path.
+    pub fn attach_wire(&mut self, device: u32, device_name: &str) -> Result<bool> {
+        let name = name(device);
+        let pin = self.pin(&name);
+        let new = !self.links.contains_key(&name);
+        if new && let Some(link) = Link::adopt(&pin) {
+            self.links.insert(name.clone(), link);
+        }
+        let program = program(&mut self.ebpf)?;
+        if let Some(link) = self.links.get(&name)
+            && link.update(program.fd()?.as_fd())?
+        {
+            return Ok(new);
+        }
+        self.links.remove(&name);
+        remove_pin(&pin)?;
+        let id = program
+            .attach_to_if_index(device, XdpMode::Driver)
+            .with_context(|| format!("attaching to the driver of {device_name}"))?;
+        let link = FdLink::try_from(program.take_link(id)?)?;
+        self.links.insert(name, Link::keep(link, &pin)?);
+        Ok(true)
+    }
+
+    /// Detaches the fast path from all devices but those of these ports, also where an earlier daemon left it.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn detach_other_wires(&mut self, ports: &[Port]) -> Result<()> {
+        let keep: Vec<String> = ports.iter().map(|port| name(port.device)).collect();
+        for name in pinned(&self.bpffs)?
+            .into_iter()
+            .filter(|name| !keep.contains(name))
+        {
+            self.release(&name)?;
+        }
+        Ok(())
+    }
+}
+
+/// The names of the links that are pinned.
+fn pinned(bpffs: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(bpffs).with_context(|| format!("reading {}", bpffs.display()))?;
+    let name = |entry: fs::DirEntry| {
+        let file = entry.file_name();
+        let name = file.to_str()?.strip_prefix(PIN_PREFIX)?;
+        name.ends_with(SUFFIX).then(|| name.to_owned())
+    };
+    Ok(entries.flatten().filter_map(name).collect())
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = ebpf
+        .program_mut(FAST)
+        .with_context(|| format!("the BPF object has no program `{FAST}`"))?;
+    Ok(program.try_into()?)
+}

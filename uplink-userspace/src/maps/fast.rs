@@ -1,0 +1,192 @@
+//! The maps of the fast path.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use uplink_common::path::{
+    self, Ends, Ends4, Ends6, FAST_V4, FAST_V6, Fast, GENERATION_S, LINES, PORTS, Path, Port,
+};
+use uplink_common::{Family, FlowKey, Seed};
+
+/// How many lines the tables of both families have, for a flow table of so many entries. A flow takes one for each
+/// direction; most flows are of IPv4 or leave by it.
+#[must_use]
+pub fn lines(flows: u32) -> [u32; 2] {
+    let flows = flows.next_power_of_two();
+    [flows.saturating_mul(2), flows / 2]
+}
+
+/// Switches the fast path and tells it what is valid.
+pub struct FastMaps {
+    fast: Array<MapData, Fast>,
+    ports: Array<MapData, Port>,
+    v4: Array<MapData, Path<Ends4>>,
+    v6: Array<MapData, Path<Ends6>>,
+    /// What was written last.
+    record: Fast,
+    /// When the generation was raised last.
+    raised: Instant,
+    written: Vec<Port>,
+}
+
+impl FastMaps {
+    /// Of a loaded object.
+    ///
+    /// # Errors
+    /// When it lacks one of the maps, or the kernel refuses a read.
+    pub fn take(mut take: impl FnMut(&'static str) -> Result<Map>) -> Result<Self> {
+        let fast: Array<_, Fast> = take("fast")?.try_into()?;
+        let record = fast.get(&0, 0)?;
+        Ok(Self {
+            fast,
+            record,
+            raised: Instant::now(),
+            ports: take("ports")?.try_into()?,
+            v4: take("paths_v4")?.try_into()?,
+            v6: take("paths_v6")?.try_into()?,
+            written: Vec::new(),
+        })
+    }
+
+    /// Makes these interfaces the ones that packets may come in by and leave by.
+    ///
+    /// # Errors
+    /// When two of them share a place, or the kernel refuses a write.
+    pub fn set_ports(&mut self, ports: &[Port]) -> Result<()> {
+        if ports == self.written {
+            return Ok(());
+        }
+        let place = |port: &Port| port.ifindex % PORTS as u32;
+        let mut records = vec![Port::default(); PORTS];
+        for port in ports {
+            let record = records
+                .get_mut(place(port) as usize)
+                .context("a place below the number of them")?;
+            ensure!(
+                record.ifindex == 0,
+                "the interfaces with index {} and {} share a place in the map `ports`",
+                record.ifindex,
+                port.ifindex
+            );
+            *record = *port;
+        }
+        // What was learned with the old ones is void before they change.
+        self.advance()?;
+        self.written.clear();
+        for (index, record) in (0..).zip(&records) {
+            self.ports.set(index, record, 0)?;
+        }
+        self.written = ports.to_vec();
+        self.advance()
+    }
+
+    /// Switches the fast path. Whatever was learned before is void.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was so stays so.
+    pub fn switch(&mut self, families: [bool; 2], look_again_s: u32) -> Result<()> {
+        let bits = [FAST_V4, FAST_V6];
+        let families = Family::ALL
+            .into_iter()
+            .filter(|f| families[*f as usize])
+            .map(|f| bits[f as usize])
+            .sum();
+        let buckets = [self.v4.len(), self.v6.len()].map(|lines| lines / LINES);
+        self.store(Fast {
+            generation: next(self.record.generation),
+            families,
+            look_again_s,
+            buckets,
+        })
+    }
+
+    /// Makes all paths void: the kernel may treat their packets otherwise from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn advance(&mut self) -> Result<()> {
+        self.store(Fast {
+            generation: next(self.record.generation),
+            ..self.record
+        })
+    }
+
+    /// Raises a generation that has become old, before paths of its beginning look new.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn renew(&mut self) -> Result<()> {
+        if self.raised.elapsed() < Duration::from_secs(GENERATION_S.into()) {
+            return Ok(());
+        }
+        self.advance()
+    }
+
+    fn store(&mut self, record: Fast) -> Result<()> {
+        self.fast.set(0, record, 0).context("writing the map `fast`")?;
+        self.record = record;
+        self.raised = Instant::now();
+        Ok(())
+    }
+
+    /// How long a path is used without asking the kernel, in seconds.
+    #[must_use]
+    pub const fn look_again_s(&self) -> u32 {
+        self.record.look_again_s
+    }
+
+    /// Forgets one direction of a flow.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget(&mut self, seed: Seed, key: &FlowKey) -> Result<()> {
+        let buckets = self.record.buckets;
+        let ports = [key.sport, key.dport];
+        if key.src.family() == Family::V4 {
+            let ends = Ends4 {
+                addresses: [key.src.last4(), key.dst.last4()],
+                ports,
+            };
+            forget(&mut self.v4, buckets[0], seed, &ends, key.proto)
+        } else {
+            let ends = Ends6 {
+                addresses: [key.src.0, key.dst.0],
+                ports,
+            };
+            forget(&mut self.v6, buckets[1], seed, &ends, key.proto)
+        }
+    }
+}
+
+/// Never 0, which no path has.
+const fn next(generation: u32) -> u32 {
+    match generation.wrapping_add(1) {
+        0 => 1,
+        next => next,
+    }
+}
+
+fn forget<E: Ends>(
+    table: &mut Array<MapData, Path<E>>,
+    buckets: u32,
+    seed: Seed,
+    ends: &E,
+    proto: u8,
+) -> Result<()>
+where
+    Path<E>: aya::Pod,
+{
+    if buckets == 0 {
+        return Ok(());
+    }
+    let places = path::places(ends.place(seed, proto), buckets);
+    for line in places.into_iter().flat_map(|first| first..first + LINES) {
+        let mut path = table.get(&line, 0)?;
+        if path.ends == *ends && path.proto == proto && path.generation != 0 {
+            path.generation = 0;
+            table.set(line, path, 0)?;
+        }
+    }
+    Ok(())
+}
