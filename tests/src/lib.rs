@@ -25,6 +25,7 @@ pub mod standby;
 pub mod strace;
 pub mod topology;
 pub mod traffic;
+pub mod wires;
 
 pub use autoconf::Autoconf;
 pub use busy::Busy;
@@ -38,3 +39,4 @@ pub use ns::Namespace;
 pub use relay::{Quality, Relay};
 pub use snapshot::Snapshot;
 pub use topology::{Family, Isp, Lab, Shape};
+pub use wires::FarEnds;

@@ -1,7 +1,7 @@
 //! A slow wire: a relay in user space between an ISP and the Internet, where netem would sit if
 //! every kernel had it. The gateway itself stays as near as it was.
 
-mod wire;
+pub mod wire;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};

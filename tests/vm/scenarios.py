@@ -212,6 +212,29 @@ def restart_disturbs_no_flow():
     expect(streams.lost() == 0, f"{streams.lost()} packets lost: {streams.flows}")
 
 
+def restarted():
+    run("systemctl restart uplink", 30)
+    all_up(40)
+
+
+def known_flows_take_the_fast_path():
+    write_config(more='[kernel]\nattach = "xdp"\n')
+    restarted()
+    wait("the fast path is on", lambda: status()["attach"] == "xdp")
+    before = status()["packets"]["fast"]
+    with flows.Streams() as streams:
+        time.sleep(8)
+    undisturbed(streams)
+    expect(streams.lost() == 0, f"{streams.lost()} packets lost: {streams.flows}")
+    heard = sum(flow["heard"] for flow in streams.flows)
+    fast = status()["packets"]["fast"] - before
+    print(f"    {heard} lines there and back, {fast} packets by the fast path")
+    expect(fast > heard, f"{fast} packets by the fast path, {heard} lines there and back")
+    write_config()
+    restarted()
+    expect("xdp" not in run("ip link show eth0"), "the program is still at the wire")
+
+
 def an_upgrade_disturbs_no_flow():
     pid, config = unit("MainPID"), CONFIG.read_text()
     with flows.Streams() as streams:
@@ -309,6 +332,7 @@ ALL = [
     kill_9_disturbs_no_flow,
     the_watchdog_ends_a_daemon_that_hangs,
     restart_disturbs_no_flow,
+    known_flows_take_the_fast_path,
     an_upgrade_disturbs_no_flow,
     the_journal_tells_what_happened,
     stop_puts_everything_back,

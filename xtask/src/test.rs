@@ -47,6 +47,7 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         ("conntrack", "conntrack"),
         ("strace", "strace"),
         ("tc", "iproute2"),
+        ("ethtool", "ethtool"),
         ("dnsmasq", "dnsmasq-base"),
         ("busybox", "busybox"),
         ("openssl", "openssl"),

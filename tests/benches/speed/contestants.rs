@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use uplink_common::path::FIRST_LOOK_S;
 use uplink_common::record::DEFAULT_FLOWS;
 use uplink_lab::daemon::binary;
 
@@ -72,8 +73,10 @@ pub struct Contestant {
     pub name: &'static str,
     /// What it is.
     pub about: &'static str,
-    /// What the interface runs.
-    pub driver: &'static str,
+    /// What the interface runs before the contestant has come; `None`: the contestant brings it.
+    pub driver: Option<&'static str>,
+    /// How long after its first packets a flow is in its best way, in seconds.
+    pub settles_s: u64,
     /// The first gateway's share.
     pub share: Option<f64>,
     set_up: fn(&Wire, Case, u32) -> Result<Guard>,
@@ -102,7 +105,7 @@ impl Drop for Guard {
     }
 }
 
-const PASS: &str = "wire_pass";
+const PASS: Option<&str> = Some("wire_pass");
 const BALANCED: Option<f64> = Some(0.75);
 
 /// All of them, in the order of the tables.
@@ -110,7 +113,8 @@ pub const ALL: &[Contestant] = &[
     Contestant {
         name: "wire",
         about: "the wire alone: the router's driver drops every packet",
-        driver: "wire_drop",
+        driver: Some("wire_drop"),
+        settles_s: 0,
         share: None,
         set_up: |_, _, _| Ok(Guard::default()),
         fits: |case| !case.nat,
@@ -119,6 +123,7 @@ pub const ALL: &[Contestant] = &[
         name: "plain",
         about: "one default route, no choice",
         driver: PASS,
+        settles_s: 0,
         share: Some(1.0),
         set_up: |wire, case, _| plain(wire, case),
         fits: |_| true,
@@ -127,6 +132,7 @@ pub const ALL: &[Contestant] = &[
         name: "multipath",
         about: "the kernel's multipath route, hash policy 1",
         driver: PASS,
+        settles_s: 0,
         share: BALANCED,
         set_up: |wire, case, _| multipath(wire, case),
         fits: |_| true,
@@ -135,6 +141,7 @@ pub const ALL: &[Contestant] = &[
         name: "resilient",
         about: "a resilient nexthop group, hash policy 1",
         driver: PASS,
+        settles_s: 0,
         share: BALANCED,
         set_up: |wire, case, _| resilient(wire, case),
         fits: |_| true,
@@ -143,6 +150,7 @@ pub const ALL: &[Contestant] = &[
         name: "nft",
         about: "nftables: jhash, the connection's mark, a rule for each mark",
         driver: PASS,
+        settles_s: 0,
         share: BALANCED,
         set_up: |wire, case, _| nftables(wire, case),
         fits: |_| true,
@@ -151,6 +159,7 @@ pub const ALL: &[Contestant] = &[
         name: "mwan3",
         about: "iptables in the way of mwan3: the connection's mark, chains by interface, statistic",
         driver: PASS,
+        settles_s: 0,
         share: BALANCED,
         set_up: |wire, case, _| mwan3(wire, case),
         fits: |_| true,
@@ -159,6 +168,7 @@ pub const ALL: &[Contestant] = &[
         name: "uplink-mark",
         about: "uplink: the packet's mark, a rule for each",
         driver: PASS,
+        settles_s: 0,
         share: BALANCED,
         set_up: |wire, case, flows| start(wire, case, flows, "mode = \"mark\"\n"),
         fits: |_| true,
@@ -167,9 +177,19 @@ pub const ALL: &[Contestant] = &[
         name: "uplink-nexthop",
         about: "uplink: straight to the gateway, past the kernel's forwarding",
         driver: PASS,
+        settles_s: 0,
         share: BALANCED,
         set_up: |wire, case, flows| start(wire, case, flows, "mode = \"nexthop\"\n"),
         fits: |case| !case.nat,
+    },
+    Contestant {
+        name: "uplink-fast",
+        about: "uplink: known flows are rewritten and sent on at the wire",
+        driver: None,
+        settles_s: FIRST_LOOK_S as u64 + 1,
+        share: BALANCED,
+        set_up: |wire, case, flows| start(wire, case, flows, "attach = \"xdp\"\n"),
+        fits: |_| true,
     },
 ];
 

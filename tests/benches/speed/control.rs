@@ -131,8 +131,8 @@ fn memory(guard: &Guard, flows: u32) -> Result<Vec<Fact>> {
     for name in NAMES {
         let bytes = locked(&format!("{PINS}/{name}"))?;
         all += bytes;
-        if *name == "flows" {
-            table = bytes;
+        if ["flows", "recent"].contains(name) {
+            table += bytes;
         }
     }
     let entries = MapData::from_pin(format!("{PINS}/flows"))?.info()?.max_entries();

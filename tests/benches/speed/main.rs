@@ -14,6 +14,7 @@ mod report;
 mod wire;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -174,6 +175,10 @@ fn sample_of(contestant: &Contestant, case: Case, flows: u32, packets: u32) -> R
         return wire.measure(case.v6, flows, packets);
     };
     wire.warm(case.v6, flows)?;
+    if contestant.settles_s != 0 {
+        std::thread::sleep(Duration::from_secs(contestant.settles_s));
+        wire.warm(case.v6, flows)?;
+    }
     let sample = undisturbed(&mut wire, case, flows, packets)?;
     // One flow has one uplink.
     wire::check(&sample, case.nat, Some(share).filter(|_| flows >= 1000))?;

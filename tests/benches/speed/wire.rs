@@ -58,12 +58,14 @@ pub struct Wire {
 impl Wire {
     /// Builds it in fresh namespaces: what one contestant leaves behind slows no other. `driver` is what the router's
     /// interface runs before its kernel; without a program it would not take frames from the generator.
-    pub fn build(driver: &str) -> Result<Self> {
+    pub fn build(driver: Option<&str>) -> Result<Self> {
         let (router, far) = (Namespace::new("router")?, Namespace::new("far")?);
         connect(&router, &far)?;
         let mut ebpf = EbpfLoader::new().load_file(object()?)?;
         attach(&mut ebpf, &far, "wire_sink")?;
-        attach(&mut ebpf, &router, driver)?;
+        if let Some(driver) = driver {
+            attach(&mut ebpf, &router, driver)?;
+        }
         xdp(&mut ebpf, "wire_generate")?.load()?;
         let nothing: &mut SchedClassifier = ebpf
             .program_mut("wire_nothing")

@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 /// A frame behind its `virtio_net_hdr`, which tells where a checksum is still to be filled in and
 /// how large frames are to be cut: veth leaves both to the receiver.
-pub(super) type Frame = Box<[u8]>;
+pub type Frame = Box<[u8]>;
 
 /// The header, and the longest frame that segmentation offload makes.
 const LONGEST: usize = 10 + 14 + 65_535;
@@ -22,14 +22,14 @@ const BUFFER: usize = 16 << 20;
 
 /// A device, opened for every frame that comes in by it.
 #[derive(Debug)]
-pub(super) struct End {
+pub struct End {
     socket: Socket,
     buffer: Box<[MaybeUninit<u8>]>,
 }
 
 impl End {
     /// The device of this name in the calling thread's namespace.
-    pub(super) fn open(device: &str) -> Result<Self> {
+    pub fn open(device: &str) -> Result<Self> {
         // Without a protocol nothing is received before it is bound.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None).context("a packet socket")?;
         socket.set_nonblocking(true)?;
@@ -45,7 +45,7 @@ impl End {
     }
 
     /// The next frame, if there is one.
-    pub(super) fn receive(&mut self) -> Result<Option<Frame>> {
+    pub fn receive(&mut self) -> Result<Option<Frame>> {
         match self.socket.recv(&mut self.buffer) {
             Ok(n) => {
                 // SAFETY: the kernel has written the first n bytes.
@@ -60,7 +60,7 @@ impl End {
     }
 
     /// A frame that cannot be sent is lost, as on any wire.
-    pub(super) fn send(&self, frame: &[u8]) {
+    pub fn send(&self, frame: &[u8]) {
         let _ = self.socket.send(frame);
     }
 }

@@ -5,6 +5,7 @@
 mod abuse;
 mod auto;
 mod balance;
+mod bell;
 mod calm;
 mod coexist;
 mod crowd;
@@ -15,6 +16,7 @@ mod events;
 mod explain;
 mod failback;
 mod failover;
+mod fast;
 mod fleet;
 mod fragments;
 mod handmade;
@@ -149,6 +151,27 @@ const SCENARIOS: &[Scenario] = &[
     ("icmp_errors", icmp::errors),
     ("icmp_no_redirects", icmp::no_redirects),
     ("mtu_and_mss", mtu::and_mss),
+    ("fast_alike", fast::alike),
+    ("fast_spread", fast::spread),
+    ("fast_failover", fast::failed_over),
+    ("fast_ttl", fast::counted),
+    ("fast_kept", fast::kept),
+    ("fast_transfer", fast::whole),
+    ("fast_unfinished", fast::unfinished),
+    ("fast_firewall", fast::firewall),
+    ("fast_conntrack", fast::flushed),
+    ("fast_neighbour", fast::moved_gateway),
+    ("fast_close", fast::closed),
+    ("fast_silent_daemon", fast::silent),
+    ("fast_storm", fast::storm),
+    ("bell_changes", bell::changes),
+    ("bell_burst", bell::burst),
+    ("bell_overrun", bell::overrun),
+    ("bell_told", bell::told),
+    ("bell_flushed", bell::flushed),
+    ("bell_obstacles", bell::obstacles),
+    ("bell_daemon_tcx", bell::tcx),
+    ("bell_daemon_clsact", bell::clsact),
     ("nexthop_spread", nexthop::spread),
     ("nexthop_failover", nexthop::failed_over),
     ("nexthop_drain", nexthop::drained),

@@ -14,9 +14,10 @@ use crate::balance::route_back;
 use crate::support::{await_within, lab};
 
 pub use flows::{drained, failed_over, spread};
-pub use hops::{counted, too_long};
+pub use hops::{by_hops, counted, too_long};
+pub use obstacles::got_through;
 pub use obstacles::{filters, firewall, nat, refused_with_nat, silent_daemon, warned_of, xfrm};
-pub use transfer::whole;
+pub use transfer::{both_ways, whole};
 
 /// Without NAT, so that nothing needs the kernel.
 const OFF: &str = "[nat]\nmode = \"off\"\n";

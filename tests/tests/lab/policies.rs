@@ -36,7 +36,7 @@ pub fn start<'a>(lab: &'a Lab, sections: &str) -> Result<Daemon<'a>> {
 }
 
 /// Another configuration from now on.
-fn reload(lab: &Lab, config: &Config) -> Result<()> {
+pub fn reload(lab: &Lab, config: &Config) -> Result<()> {
     write_config(&config.text(lab))?;
     let output = run(lab, &["reload"])?;
     ensure!(output.status.success(), "reload: {}", said(&output));

@@ -4,6 +4,7 @@
 //! own with real routes, and the maps are written by the daemon's own code.
 
 mod bench;
+mod fast;
 mod flood;
 mod frames;
 mod garbage;
@@ -12,6 +13,7 @@ mod nexthop;
 mod outward;
 mod passive;
 mod policy;
+mod recent;
 mod reference;
 mod rows;
 mod world;
@@ -64,7 +66,7 @@ fn the_verifier_has_little_to_do() {
     });
 }
 
-/// `outward`, `host` and `nexthop` have rows of their own.
+/// `outward`, `host`, `nexthop` and `fast` have rows of their own.
 #[test]
 fn every_reason_has_a_row() {
     let counted = |row: rows::Row| row.beside.iter().copied().chain([row.reason]);
@@ -73,6 +75,7 @@ fn every_reason_has_a_row() {
         .chain(outward::REASONS)
         .chain(host::REASONS)
         .chain(nexthop::REASONS)
+        .chain(fast::REASONS)
         .collect();
     for reason in Reason::ALL {
         assert!(rows.contains(reason), "no row for {}", reason.name());

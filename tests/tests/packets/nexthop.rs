@@ -18,7 +18,7 @@ fn now_s() -> u32 {
 }
 
 /// A bench in next-hop mode whose daemon lives.
-fn on(bench: &mut Bench) {
+pub fn on(bench: &mut Bench) {
     bench.nat = NatMode::Off;
     bench.next_hop = true;
     bench.serve_all();

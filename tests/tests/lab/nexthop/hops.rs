@@ -30,13 +30,10 @@ pub fn counted() -> Result<()> {
             let mut seen = [0; 2];
             for n in 0..FLOWS {
                 let before = packets(&daemon, "forwarded")?;
-                let [first, second] = hops(&lab, family, n)?;
+                let isp = by_hops(&lab, family, n)?;
                 let passed = packets(&daemon, "forwarded")? - before;
                 // Of four packets the one with the last hop is the kernel's, and so is the first.
                 ensure!(passed == 2, "{family:?}, flow {n}: {passed} packets passed");
-                ensure!(routers(family).contains(&first), "the first hop is {first}");
-                let isp = Isp::ALL.into_iter().find(|isp| gateway(*isp, family) == second);
-                let isp = isp.with_context(|| format!("the second hop is {second}"))?;
                 seen[isp.index()] += 1;
             }
             println!("    {shape:?} {family:?}: the second hop is a gateway {seen:?}");
@@ -44,6 +41,14 @@ pub fn counted() -> Result<()> {
         daemon.stop()?;
     }
     Ok(())
+}
+
+/// The ISP of a flow whose packets have one hop to go, and two: this router answers the first, its gateway the second.
+pub fn by_hops(lab: &Lab, family: Family, n: usize) -> Result<Isp> {
+    let [first, second] = hops(lab, family, n)?;
+    ensure!(routers(family).contains(&first), "the first hop is {first}");
+    let isp = Isp::ALL.into_iter().find(|isp| gateway(*isp, family) == second);
+    isp.with_context(|| format!("the second hop is {second}"))
 }
 
 /// Who answers to TTL 1 and 2 of a known flow.
@@ -56,9 +61,11 @@ fn hops(lab: &Lab, family: Family, n: usize) -> Result<[IpAddr; 2]> {
     }
     for _ in 0..2 {
         client.send(b"known")?;
-        server
+        let (_, from) = server
             .recv_from(&mut [0; 8])
             .with_context(|| format!("{family:?}, flow {n}"))?;
+        server.send_to(b"answered", from)?;
+        client.recv(&mut [0; 8])?;
     }
     let answered = |ttl: i32| {
         match family {

@@ -57,7 +57,7 @@ pub fn firewall() -> Result<()> {
 }
 
 /// How long after `fault` a request was still sent that was answered.
-fn got_through(report: &Report, fault: Instant) -> Duration {
+pub fn got_through(report: &Report, fault: Instant) -> Duration {
     let answered = report.beats.iter().filter(|b| b.reply.is_some());
     let last = answered.map(|b| b.sent).max();
     last.map_or(Duration::ZERO, |sent| sent.saturating_duration_since(fault))

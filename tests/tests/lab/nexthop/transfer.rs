@@ -26,17 +26,24 @@ pub fn whole() -> Result<()> {
         let (lab, _echo) = routed(shape)?;
         let daemon = daemon(&lab, more)?;
         for family in Family::ALL {
-            both_ways(&lab, &daemon, family).with_context(|| format!("{shape:?} {family:?} {more}"))?;
+            let done = both_ways(&lab, &daemon, family, "forwarded");
+            let [passed, kernel] = done.with_context(|| format!("{shape:?} {family:?} {more}"))?;
+            ensure!(
+                passed > 20 * kernel,
+                "too few passed: {passed}, {kernel} by the kernel"
+            );
         }
         daemon.stop()?;
     }
     Ok(())
 }
 
-fn both_ways(lab: &Lab, daemon: &Daemon<'_>, family: Family) -> Result<()> {
+/// A long transfer each way at once, byte by byte. How many packets had this outcome meanwhile, and how many were marked for the
+/// kernel.
+pub fn both_ways(lab: &Lab, daemon: &Daemon<'_>, family: Family, outcome: &str) -> Result<[u64; 2]> {
     let server = tcp_server(lab, SocketAddr::new(servers(family)[0], PORT))?;
     let (near, far, _) = pair::tcp(lab, family, 0, &server)?;
-    let before = [packets(daemon, "forwarded")?, packets(daemon, "pinned")?];
+    let before = [packets(daemon, outcome)?, packets(daemon, "pinned")?];
     let begun = Instant::now();
     let transfers = [(near.try_clone()?, far.try_clone()?, 1_u8), (far, near, 2)];
     std::thread::scope(|scope| {
@@ -49,17 +56,13 @@ fn both_ways(lab: &Lab, daemon: &Daemon<'_>, family: Family) -> Result<()> {
         done.try_for_each(|done| done)
     })?;
     let took = begun.elapsed();
-    let passed = packets(daemon, "forwarded")? - before[0];
+    let passed = packets(daemon, outcome)? - before[0];
     let kernel = packets(daemon, "pinned")? - before[1];
     println!(
-        "    {family:?}: {} MiB each way in {took:?}; {passed} packets passed, {kernel} went the kernel's way",
+        "    {family:?}: {} MiB each way in {took:?}; {passed} packets {outcome}, {kernel} went the kernel's way",
         LENGTH >> 20
     );
-    ensure!(
-        passed > 20 * kernel,
-        "too few passed: {passed}, {kernel} by the kernel"
-    );
-    Ok(())
+    Ok([passed, kernel])
 }
 
 /// What stands at a place of the stream.

@@ -4,9 +4,11 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use std::os::fd::AsFd as _;
+use uplink_common::hash;
 use uplink_common::policy::{Members, StickyKey};
+use uplink_common::recent::{self, Line};
 use uplink_common::record::Config;
-use uplink_common::{Addr, FlowKey, Pin, Slot, Uplink};
+use uplink_common::{Addr, FlowKey, Pin, Seed, Slot, Uplink};
 
 /// The maps as a person with `bpftool` has them.
 pub(super) struct Hands {
@@ -14,6 +16,7 @@ pub(super) struct Hands {
     pub(super) uplinks: Array<MapData, Uplink>,
     pub(super) slots: Array<MapData, Slot>,
     pub(super) flows: HashMap<MapData, FlowKey, Pin>,
+    recent: Array<MapData, Line>,
     pub(super) groups: Array<MapData, Slot>,
     pub(super) members: Array<MapData, Members>,
     pub(super) sticky: HashMap<MapData, StickyKey, Pin>,
@@ -42,6 +45,7 @@ impl Hands {
             uplinks: map("uplinks")?.try_into()?,
             slots: map("slots")?.try_into()?,
             flows: map("flows")?.try_into()?,
+            recent: map("recent")?.try_into()?,
             groups: map("groups")?.try_into()?,
             members: map("members")?.try_into()?,
             sticky: map("sticky")?.try_into()?,
@@ -54,6 +58,21 @@ impl Hands {
                 .map(other)
                 .collect::<Result<_>>()?,
         })
+    }
+
+    /// Where copies of a flow's pin are.
+    pub(super) fn place(&self, seed: Seed, key: &FlowKey) -> u32 {
+        recent::place(hash::flow(seed, key), self.recent.len() - 1)
+    }
+
+    /// The copies there.
+    pub(super) fn copies(&self, place: u32) -> Line {
+        self.recent.get(&place, 0).expect("map `recent`")
+    }
+
+    /// Others instead.
+    pub(super) fn plant(&mut self, place: u32, line: Line) {
+        self.recent.set(place, line, 0).expect("map `recent`");
     }
 
     /// Somebody looked an address up, by a name of no policy.

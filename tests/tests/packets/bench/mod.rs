@@ -11,9 +11,14 @@ use anyhow::{Context as _, Result};
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use ipnet::IpNet;
+use uplink_common::hash;
 use uplink_common::mark::Mask;
-use uplink_common::record::{AMBIGUOUS, Config};
+use uplink_common::recent::Line;
 use uplink_common::{Addr, Family, FlowKey, NextHop, Pin, Reason, Seed, Slot, Translation, Uplink};
+use uplink_common::{
+    recent,
+    record::{AMBIGUOUS, Config},
+};
 use uplink_userspace::config::NatMode;
 use uplink_userspace::engine::{Path, Selection};
 use uplink_userspace::loader;
@@ -143,7 +148,10 @@ impl Bench {
         network()?;
         let ifindex = nix::net::if_::if_nametoindex("eth0")?;
         let object = std::env::var_os("UPLINK_BPF_OBJECT").context("UPLINK_BPF_OBJECT is not set")?;
-        let mut ebpf = loader.map_max_entries("flows", flows).load_file(object)?;
+        let mut ebpf = loader
+            .map_max_entries("flows", flows)
+            .map_max_entries("recent", recent::lines(flows))
+            .load_file(object)?;
         for name in [INGRESS, EGRESS, COUNT] {
             classifier(&mut ebpf, name)?.load()?;
         }
@@ -382,6 +390,7 @@ impl Bench {
     /// Removes a flow's pin, if it has one.
     pub fn forget(&mut self, key: &FlowKey) {
         let _ = self.hands.flows.remove(key);
+        self.plant(key, Line::default());
     }
 
     /// Whether a flow is addressed to this host.
@@ -398,8 +407,34 @@ impl Bench {
         self.hands.flows.get(key, 0).ok()
     }
 
-    /// Changes a flow's pin.
+    /// A flow's hash.
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        hash::flow(SEED, key)
+    }
+
+    /// Which line of map `recent` is a flow's.
+    pub fn line(&self, key: &FlowKey) -> u32 {
+        self.hands.place(SEED, key)
+    }
+
+    /// What is there.
+    pub fn copies(&self, key: &FlowKey) -> Line {
+        self.hands.copies(self.line(key))
+    }
+
+    /// Puts something else there.
+    pub fn plant(&mut self, key: &FlowKey, line: Line) {
+        self.hands.plant(self.line(key), line);
+    }
+
+    /// Changes a flow's pin, and lets nobody remember the old one.
     pub fn edit_pin(&mut self, key: &FlowKey, edit: impl FnOnce(&mut Pin)) {
+        self.edit_pin_alone(key, edit);
+        self.plant(key, Line::default());
+    }
+
+    /// Changes a flow's pin as a person does, who does not know of map `recent`.
+    pub fn edit_pin_alone(&mut self, key: &FlowKey, edit: impl FnOnce(&mut Pin)) {
         let mut pin = self.pin(key).expect("a pin");
         edit(&mut pin);
         self.hands.flows.insert(key, pin, 0).expect("map `flows`");

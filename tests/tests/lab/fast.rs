@@ -1,0 +1,63 @@
+//! The fast path: known flows are rewritten and sent on at the wire, NAT and all, and nobody notices but the clock.
+
+mod alike;
+mod changes;
+mod ends;
+mod flows;
+mod kept;
+mod storm;
+mod transfer;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use uplink_lab::{Config, Daemon, Echo, FarEnds, Lab, Shape};
+
+use crate::support::{await_within, lab};
+
+pub use alike::alike;
+pub use changes::{closed, firewall, flushed, moved_gateway, silent};
+pub use flows::{failed_over, spread};
+pub use kept::{counted, kept};
+pub use storm::storm;
+pub use transfer::{unfinished, whole};
+
+const FAST: &str = "[kernel]\nattach = \"xdp\"\n";
+
+/// A lab with wires like a real card's.
+fn wired(shape: Shape) -> Result<(Lab, Echo, FarEnds)> {
+    let (lab, echo) = lab(shape)?;
+    let ends = lab.fast_wires()?;
+    Ok((lab, echo, ends))
+}
+
+/// A daemon with a fast path.
+fn daemon<'a>(lab: &'a Lab, more: &str) -> Result<Daemon<'a>> {
+    let config = Config {
+        more: format!("{FAST}{more}"),
+        ..Config::default()
+    };
+    let daemon = Daemon::start(lab, &config)?;
+    daemon.await_up()?;
+    expect_attached(&daemon, "xdp")?;
+    Ok(daemon)
+}
+
+/// Waits until `status` says so.
+fn expect_attached(daemon: &Daemon<'_>, how: &str) -> Result<Duration> {
+    let is = || Ok(daemon.status()?["attach"] == how);
+    await_within(
+        &format!("attached by {how}"),
+        Instant::now(),
+        Duration::from_secs(7),
+        is,
+    )
+}
+
+/// Packets of this outcome.
+fn packets(daemon: &Daemon<'_>, outcome: &str) -> Result<u64> {
+    let status = daemon.status()?;
+    status["packets"][outcome]
+        .as_u64()
+        .with_context(|| outcome.to_owned())
+}

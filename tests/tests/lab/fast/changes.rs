@@ -1,0 +1,174 @@
+//! What changes the kernel's mind about a flow: the fast path follows at once.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use uplink_lab::topology::servers;
+use uplink_lab::traffic::Ongoing;
+use uplink_lab::{Family, Isp, Lab, Shape};
+
+use super::flows::Flows;
+use super::{daemon, packets, wired};
+use crate::nexthop::got_through;
+use crate::pair::{self, tcp_server};
+use crate::support::{await_within, pause};
+
+/// A change bites within this.
+const AT_ONCE: Duration = Duration::from_secs(1);
+const PORT: u16 = 7660;
+
+/// Answers may pass, so that whoever gets one was not stopped.
+const WALL: &str = "table inet fw { chain forward { type filter hook forward priority 0;\n\
+                    ip saddr 172.16.0.0/24 drop; ip6 saddr fd00:10::/64 drop; }\n}\n";
+
+/// A firewall stops what is under way within a second; when it goes, flows pass again.
+pub fn firewall() -> Result<()> {
+    let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    let daemon = daemon(&lab, "")?;
+    let streams = [
+        Ongoing::udp_stream(&lab, Family::V4)?,
+        Ongoing::tcp_stream(&lab, Family::V4)?,
+        Ongoing::udp_stream(&lab, Family::V6)?,
+    ];
+    pause(1.0);
+    for round in 0..2 {
+        let before = packets(&daemon, "fast")?;
+        pause(0.5);
+        ensure!(packets(&daemon, "fast")? > before, "nothing by the fast path");
+        lab.router.nft(WALL)?;
+        let fault = Instant::now();
+        pause(1.6);
+        for stream in &streams[..] {
+            let after = got_through(&stream.report(), fault);
+            println!("    round {round}: the last packet got through {after:?} after the firewall came");
+            ensure!(after < AT_ONCE, "{after:?}");
+        }
+        let stopped = packets(&daemon, "fast")?;
+        lab.router.run("nft delete table inet fw")?;
+        let again = || Ok(packets(&daemon, "fast")? > stopped + 3);
+        await_within("flows pass again", Instant::now(), Duration::from_secs(5), again)?;
+    }
+    drop(streams);
+    daemon.stop()
+}
+
+/// Connections that somebody makes conntrack forget are known to it again within a second, and nobody's answer is lost,
+/// whenever that happens between a packet and its answer.
+pub fn flushed() -> Result<()> {
+    let (lab, _echo, _ends) = wired(Shape::OneNic)?;
+    let daemon = daemon(&lab, "")?;
+    for family in Family::ALL {
+        let mut flows = Flows::open(&lab, family, 50)?;
+        flows.expect_whole("before", 5)?;
+        let fast = packets(&daemon, "fast")?;
+        flows.expect_whole("known", 1)?;
+        ensure!(
+            packets(&daemon, "fast")? >= fast + 90,
+            "{family:?}: the flows are not known"
+        );
+        let list = match family {
+            Family::V4 => "conntrack -L -p udp --dport 7640",
+            Family::V6 => "conntrack -f ipv6 -L -p udp --dport 7640",
+        };
+        let known = |lab: &Lab| Ok::<usize, anyhow::Error>(lab.router.run(list)?.lines().count());
+        ensure!(known(&lab)? >= 50, "{} connections", known(&lab)?);
+        let delete = list.replace("-L", "-D");
+        for _ in 0..12 {
+            lab.router.run(&delete)?;
+            let begun = Instant::now();
+            let back = || {
+                let round = flows.round();
+                ensure!(round.lost == 0 && round.moved == 0, "{round:?}");
+                Ok(known(&lab)? >= 50)
+            };
+            await_within("conntrack knows them again", begun, AT_ONCE, back)?;
+            flows.expect_whole("fast again", 4)?;
+        }
+    }
+    daemon.stop()
+}
+
+/// The gateway gets another network card, and says so.
+pub fn moved_gateway() -> Result<()> {
+    let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    let daemon = daemon(&lab, "")?;
+    let (gateway4, gateway6) = Isp::One.gateways();
+    for (n, family) in (0_u8..).zip(Family::ALL) {
+        let mut flows = Flows::open(&lab, family, 40)?;
+        let before = flows.expect_whole("before", 5)?;
+        let mac = format!("02:00:00:00:77:{n:02}");
+        lab.isp(Isp::One).ip(&format!("link set eth0 address {mac}\n"))?;
+        // As its announcement would; the kernel's rate limits are not what this is about.
+        for gateway in [gateway4, gateway6] {
+            lab.router.ip(&format!(
+                "neigh replace {gateway} lladdr {mac} dev wan1 nud reachable\n"
+            ))?;
+        }
+        // The bell rings at most 20 times a second.
+        pause(0.06);
+        let fast = packets(&daemon, "fast")?;
+        let after = flows.expect_whole("after", 4)?;
+        ensure!(before == after, "{before:?} {after:?}");
+        ensure!(packets(&daemon, "fast")? > fast + 80, "no fast path afterwards");
+    }
+    daemon.stop()
+}
+
+/// Conntrack sees how connections end.
+pub fn closed() -> Result<()> {
+    let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    let daemon = daemon(&lab, "")?;
+    for family in Family::ALL {
+        let server = tcp_server(&lab, SocketAddr::new(servers(family)[0], PORT))?;
+        let (mut near, mut far, from) = pair::tcp(&lab, family, 0, &server)?;
+        let before = packets(&daemon, "fast")?;
+        for _ in 0..20 {
+            near.write_all(b"there")?;
+            far.read_exact(&mut [0; 5])?;
+            far.write_all(b"and back")?;
+            near.read_exact(&mut [0; 8])?;
+        }
+        let fast = packets(&daemon, "fast")? - before;
+        ensure!(fast >= 30, "{family:?}: {fast} packets by the fast path");
+        ensure!(state(&lab, family)? == "ESTABLISHED", "{}", state(&lab, family)?);
+        drop(near);
+        ensure!(far.read(&mut [0; 8])? == 0, "no end");
+        drop(far);
+        let closed = || Ok(state(&lab, family)? == "TIME_WAIT");
+        await_within(&format!("{from} is closed"), Instant::now(), AT_ONCE, closed)?;
+    }
+    daemon.stop()
+}
+
+/// The state that conntrack has the only connection in.
+fn state(lab: &Lab, family: Family) -> Result<String> {
+    let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
+    let listed = lab
+        .router
+        .run(&format!("conntrack -f {family} -L -p tcp --dport {PORT}"))?;
+    let state = listed
+        .lines()
+        .next()
+        .and_then(|line| line.split_whitespace().nth(3));
+    state.map(str::to_owned).context("no connection")
+}
+
+/// Without a daemon nobody would notice a firewall: flows take the kernel's way.
+pub fn silent() -> Result<()> {
+    let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    let mut daemon = daemon(&lab, "")?;
+    let mut flows = Flows::open(&lab, Family::V4, 30)?;
+    flows.expect_whole("before", 5)?;
+    daemon.signal(Signal::SIGSTOP)?;
+    pause(4.2);
+    flows.expect_whole("without a daemon", 3)?;
+    daemon.signal(Signal::SIGCONT)?;
+    let before = packets(&daemon, "fast")?;
+    flows.expect_whole("with a daemon again", 4)?;
+    let fast = packets(&daemon, "fast")? - before;
+    ensure!(fast >= 60, "{fast} packets");
+    daemon.stop()
+}

@@ -1,0 +1,74 @@
+//! What the kernel has of a flow stays true while its packets pass the kernel.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use uplink_lab::{Family, Isp, Shape};
+
+use super::flows::Flows;
+use super::{daemon, packets, wired};
+use crate::nexthop::by_hops;
+use crate::support::pause;
+
+/// As traceroute sees it: this router is the first hop, the provider's gateway the second.
+pub fn counted() -> Result<()> {
+    for shape in [Shape::OneNic, Shape::NicEach] {
+        let (lab, _echo, _ends) = wired(shape)?;
+        // Behind NAT all errors are for the same few addresses.
+        for isp in Isp::ALL {
+            lab.isp(isp).sysctl("ipv4/icmp_ratelimit", "0")?;
+            lab.isp(isp).sysctl("ipv6/icmp/ratelimit", "0")?;
+        }
+        let daemon = daemon(&lab, "")?;
+        for family in Family::ALL {
+            let mut seen = [0; 2];
+            for n in 0..12 {
+                let before = packets(&daemon, "fast")?;
+                seen[by_hops(&lab, family, n)?.index()] += 1;
+                // Of four packets outward the first and the second are the kernel's, which learns by them, and so is the one
+                // with the last hop. Of two answers, the second is fast.
+                let fast = packets(&daemon, "fast")? - before;
+                ensure!((1..=2).contains(&fast), "{family:?}, flow {n}: {fast} packets");
+            }
+            println!("    {shape:?} {family:?}: the second hop is a gateway {seen:?}");
+        }
+        daemon.stop()?;
+    }
+    Ok(())
+}
+
+/// Conntrack keeps a flow of datagrams for longer than its timeout, since it sees one now and then; so the flow keeps its
+/// port.
+pub fn kept() -> Result<()> {
+    const TIMEOUT_S: u64 = 6;
+    let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    for name in ["udp_timeout", "udp_timeout_stream"] {
+        let key = format!("netfilter/nf_conntrack_{name}");
+        lab.router.sysctl(&key, &TIMEOUT_S.to_string())?;
+    }
+    let daemon = daemon(&lab, "")?;
+    let mut flows = [
+        Flows::open(&lab, Family::V4, 20)?,
+        Flows::open(&lab, Family::V6, 20)?,
+    ];
+    let (begun, mut rounds) = (Instant::now(), 0);
+    let before = packets(&daemon, "fast")?;
+    while begun.elapsed() < Duration::from_secs(3 * TIMEOUT_S) {
+        for flows in &mut flows {
+            flows.expect_whole("kept", 1)?;
+        }
+        rounds += 1;
+        for family in ["ipv4", "ipv6"] {
+            let list = lab
+                .router
+                .run(&format!("conntrack -f {family} -L -p udp --dport 7640"))?;
+            let known = list.lines().count();
+            ensure!(known == 20, "{family}, round {rounds}: {known} connections");
+        }
+        pause(0.1);
+    }
+    let (fast, all) = (packets(&daemon, "fast")? - before, rounds * 80);
+    println!("    {fast} of {all} packets by the fast path in {rounds} rounds");
+    ensure!(fast > all * 8 / 10 && fast < all, "{fast} of {all}");
+    daemon.stop()
+}
