@@ -1,5 +1,7 @@
 //! ISPs that carry only what comes from their own customers' addresses (BCP 38), and count.
 
+use std::fmt::Write;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -36,10 +38,14 @@ impl Lab {
             self.isp(isp).nft(&format!(
                 "table inet bcp38\ndelete table inet bcp38\ntable inet bcp38 {{\n\
                  counter own {{}}\ncounter private {{}}\ncounter foreign {{}}\n\
+                 set strays {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service; size 64; flags dynamic; }}\n\
+                 set strays6 {{ type ipv6_addr . ipv6_addr . inet_proto . inet_service . inet_service; size 64; flags dynamic; }}\n\
                  chain forward {{ type filter hook forward priority 0;\n\
                    iifname \"up0\" accept\n\
                    ip saddr {net4} counter name own accept\n\
                    ip6 saddr {{ {net6}, {prefixes} }} counter name own accept\n\
+                   add @strays {{ ip saddr . ip daddr . meta l4proto . th sport . th dport }}\n\
+                   add @strays6 {{ ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport }}\n\
                    ip saddr 172.16.0.0/24 counter name private drop\n\
                    ip6 saddr fd00:10::/64 counter name private drop\n\
                    counter name foreign drop\n\
@@ -95,8 +101,23 @@ impl Lab {
         let wrong = carried.iter().map(Carried::violations).sum::<u64>() - before;
         ensure!(
             wrong == 0,
-            "{what}: {wrong} packets by the wrong ISP: {carried:?}"
+            "{what}: {wrong} packets by the wrong ISP: {carried:?}, among them {}",
+            self.strays()?
         );
         Ok(())
+    }
+
+    /// Addresses, protocol and ports of the first packets by the wrong ISP.
+    fn strays(&self) -> Result<String> {
+        let mut text = String::new();
+        for isp in Isp::ALL {
+            for set in ["strays", "strays6"] {
+                let listing = self.isp(isp).run(&format!("nft -n list set inet bcp38 {set}"))?;
+                let elements = listing.split_once("elements = ").map(|(_, rest)| rest);
+                let elements = elements.unwrap_or_default().replace(['}', '\t', '\n'], " ");
+                write!(text, "{isp:?} {elements}; ")?;
+            }
+        }
+        Ok(text)
     }
 }
