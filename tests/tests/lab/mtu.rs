@@ -1,4 +1,4 @@
-//! An uplink with a smaller MTU: TCP is told at once, everybody else by ICMP.
+//! An uplink or a LAN with a smaller MTU: TCP is told at once, everybody else by ICMP.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -11,8 +11,9 @@ use nix::sys::socket::sockopt::TcpMaxSeg;
 use uplink_lab::topology::{elsewhere, servers};
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape};
 
+use crate::icmp::unlimited;
 use crate::pair::{self, tcp_server, udp_client, udp_server};
-use crate::support::lab;
+use crate::support::{daemon, lab};
 
 const MTU: usize = 1_400;
 const PORT: u16 = 7400;
@@ -37,6 +38,37 @@ pub fn and_mss() -> Result<()> {
         segments(&lab, family)?;
         datagrams(&lab, family)?;
     }
+    daemon.stop()
+}
+
+/// A LAN with a smaller MTU: what comes in and is too long is answered by this host, and the answer leaves by the
+/// connection's ISP, as the other one would drop it.
+pub fn inward() -> Result<()> {
+    let (lab, _echo) = lab(Shape::NicEach)?;
+    lab.router.run(&format!("ip link set {} mtu {MTU}", lab.lan()))?;
+    let daemon = daemon(&lab, "")?;
+    unlimited(&lab)?;
+    lab.bcp38()?;
+    for family in Family::ALL {
+        let mut told = [false; 2];
+        for n in 0..FLOWS {
+            let server = udp_server(&lab, SocketAddr::new(elsewhere(family, n as u16), PORT))?;
+            let client = udp_client(&lab, family, n, server.local_addr()?)?;
+            client.send(&[1])?;
+            let (_, from) = server.recv_from(&mut [0])?;
+            let isp = Isp::of(from.ip()).with_context(|| format!("seen from {from}"))?;
+            // The Internet remembers the MTU by destination, which is this host's address at the ISP.
+            if !std::mem::replace(&mut told[isp.index()], true) {
+                server.connect(from)?;
+                never_divides(&server, family)?;
+                let long = vec![7; LONG - headers(family) - 8];
+                server.send(&long)?;
+                too_long(&server, &long).with_context(|| format!("{family:?} by {isp:?}"))?;
+            }
+        }
+        ensure!(told == [true; 2], "{family:?}: one ISP only: {told:?}");
+    }
+    lab.expect_right_isps("errors about what comes in")?;
     daemon.stop()
 }
 
@@ -104,6 +136,11 @@ fn datagrams(lab: &Lab, family: Family) -> Result<()> {
 /// A client's socket whose datagrams are never divided.
 pub fn undivided(lab: &Lab, family: Family, n: usize, to: SocketAddr) -> Result<UdpSocket> {
     let socket = udp_client(lab, family, n, to)?;
+    never_divides(&socket, family)?;
+    Ok(socket)
+}
+
+fn never_divides(socket: &UdpSocket, family: Family) -> Result<()> {
     let (level, name, value) = match family {
         Family::V4 => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
         Family::V6 => (
@@ -117,16 +154,16 @@ pub fn undivided(lab: &Lab, family: Family, n: usize, to: SocketAddr) -> Result<
     // SAFETY: the kernel reads `length` bytes at `at`, which are those of `value`.
     let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, at, length) };
     Errno::result(set)?;
-    Ok(socket)
+    Ok(())
 }
 
-fn too_long(client: &UdpSocket, long: &[u8]) -> Result<()> {
+fn too_long(socket: &UdpSocket, long: &[u8]) -> Result<()> {
     let errno = |e: std::io::Error| e.raw_os_error().map(Errno::from_raw);
-    let told = client.recv(&mut [0]).map_err(errno);
-    ensure!(told == Err(Some(Errno::EMSGSIZE)), "the client is told {told:?}");
-    let again = client.send(long).map_err(errno);
+    let told = socket.recv(&mut [0]).map_err(errno);
+    ensure!(told == Err(Some(Errno::EMSGSIZE)), "the sender is told {told:?}");
+    let again = socket.send(long).map_err(errno);
     ensure!(again == Err(Some(Errno::EMSGSIZE)), "the next send: {again:?}");
-    let fits = client.send(&long[..long.len() - (LONG - MTU)]).map_err(errno);
+    let fits = socket.send(&long[..long.len() - (LONG - MTU)]).map_err(errno);
     ensure!(fits.is_ok(), "a datagram of the MTU: {fits:?}");
     Ok(())
 }

@@ -98,10 +98,14 @@ fn keep(body: &mut Body, input: &Input) {
     let first = dispatch("meta", "first", input.uplinks, input.mask);
     let rules = [known.clone(), format!("ct state new {first}")];
     body.base("prerouting", "filter hook prerouting priority mangle", &rules);
-    if input.local || shared_source(input.uplinks) {
-        // Of type route: a changed mark has the kernel look for the route again.
-        body.base("route_output", "route hook output priority mangle", &[known]);
-    }
+    // This host's errors about what comes in ("fragmentation needed", say) get the address that NAT gave the
+    // connection, and so have to leave by its uplink, whoever else steers this host.
+    let ours = match input.local || shared_source(input.uplinks) {
+        true => known,
+        false => format!("ct state related {known}"),
+    };
+    // Of type route: a changed mark has the kernel look for the route again.
+    body.base("route_output", "route hook output priority mangle", &[ours]);
 }
 
 /// Packets that carry the right mark already are the most, and need no write.
