@@ -83,26 +83,33 @@ pub fn attached(lab: &Lab) -> Result<Vec<String>> {
     lab.router.enter(|| inside(lab))
 }
 
+/// As [`attached`], at one device.
+///
+/// # Errors
+/// When the namespace cannot be entered.
+pub fn attached_at(lab: &Lab, device: &str) -> Result<Vec<String>> {
+    lab.router.enter(|| at(device).collect())
+}
+
 fn inside(lab: &Lab) -> Vec<String> {
-    let mut devices = match lab.shape {
-        crate::Shape::OneNic => vec!["eth0"],
-        crate::Shape::NicEach => vec!["wan1", "wan2", "lan0"],
+    let devices: &[&str] = match lab.shape {
+        crate::Shape::OneNic => &["eth0", "lo"],
+        crate::Shape::NicEach => &["wan1", "wan2", "lan0", "lo"],
     };
-    devices.push("lo");
-    let mut lines = Vec::new();
-    for device in devices {
-        for (side, name) in [
-            (TcAttachType::Ingress, "ingress"),
-            (TcAttachType::Egress, "egress"),
-        ] {
-            let Ok((_, programs)) = SchedClassifier::query_tcx(device, side) else {
-                continue;
-            };
-            let names = programs.iter().map(|p| p.name_as_str().unwrap_or("?").to_owned());
-            lines.extend(names.map(|program| format!("{device} {name} {program}")));
-        }
-    }
-    lines
+    devices.iter().flat_map(|device| at(device)).collect()
+}
+
+fn at(device: &str) -> impl Iterator<Item = String> {
+    let sides = [
+        (TcAttachType::Ingress, "ingress"),
+        (TcAttachType::Egress, "egress"),
+    ];
+    sides.into_iter().flat_map(move |(side, name)| {
+        let programs = SchedClassifier::query_tcx(device, side).map_or_else(|_| Vec::new(), |(_, all)| all);
+        let line = |program: &str| format!("{device} {name} {program}");
+        let lines = programs.iter().map(|p| line(p.name_as_str().unwrap_or("?")));
+        lines.collect::<Vec<_>>()
+    })
 }
 
 /// Everything below `directory`, including itself.

@@ -1,16 +1,20 @@
 //! Attach modes, and the maps as `bpftool` sees them.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use uplink_common::{SLOTS, Uplink};
 use uplink_lab::daemon::{run, said, write_config};
+use uplink_lab::snapshot::attached_at;
 use uplink_lab::traffic::udp_flows;
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape, Snapshot};
 
 use crate::support::{daemon, expect_share, lab};
 
+const SECOND: Duration = Duration::from_secs(1);
 const MAPS: &str = "/sys/fs/bpf/uplink";
 
 pub fn clsact_attach() -> Result<()> {
@@ -26,6 +30,56 @@ pub fn clsact_attach() -> Result<()> {
     let left = before.diff(&Snapshot::take(&lab)?);
     ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));
     Ok(())
+}
+
+/// Whatever an earlier daemon was attached to, and by whatever hook: a start leaves programs only where they belong.
+pub fn attach_elsewhere() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    lab.router
+        .ip("link add lan9 type veth peer name lan9b\nlink set lan9 up\n")?;
+    let before = Snapshot::take(&lab)?;
+    let (tcx, clsact) = (["tcx"; 2], ["clsact"; 2]);
+    for (attach, with_lan9, eth0, lan9) in [
+        ("auto", true, tcx, &tcx[..]),
+        ("auto", false, tcx, &[]),
+        ("auto", true, tcx, &tcx),
+        ("clsact", false, clsact, &[]),
+        ("clsact", true, clsact, &clsact),
+        ("clsact", false, clsact, &[]),
+        ("clsact", true, clsact, &clsact),
+        ("auto", false, tcx, &[]),
+    ] {
+        let config = Config {
+            lans: with_lan9.then(|| "lan9".to_owned()).into_iter().collect(),
+            more: format!("[kernel]\nattach = \"{attach}\"\n"),
+            ..Config::default()
+        };
+        let daemon = Daemon::start(&lab, &config)?;
+        daemon.await_up()?;
+        for (device, wanted) in [("eth0", &eth0[..]), ("lan9", lan9)] {
+            let hooks = hooks(&lab, device)?;
+            ensure!(
+                hooks == wanted,
+                "{attach}, {with_lan9}: at {device} {hooks:?}, not {wanted:?}"
+            );
+        }
+        expect_share(attach, &udp_flows(&lab, 500, Family::V4)?, 75.0, 8.0)?;
+        daemon.end(Signal::SIGKILL, SECOND)?;
+    }
+    Daemon::restart(&lab)?.stop()?;
+    let left = before.diff(&Snapshot::take(&lab)?);
+    ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    Ok(())
+}
+
+/// The hooks by which programs of ours are at a device, one for each program.
+fn hooks(lab: &Lab, device: &str) -> Result<Vec<&'static str>> {
+    let mut hooks = vec!["tcx"; attached_at(lab, device)?.len()];
+    for side in ["ingress", "egress"] {
+        let filters = lab.router.run(&format!("tc filter show dev {device} {side}"))?;
+        hooks.extend(filters.matches(" direct-action").map(|_| "clsact"));
+    }
+    Ok(hooks)
 }
 
 /// The ingress qdisc takes the place of clsact, and would ask our egress program about what comes in.

@@ -160,7 +160,8 @@ async fn bring_up(
     let found = resolve::resolve(&config, &host, &ids)?;
     let uplinks = found.uplinks.clone();
     let earlier = State::read(&options.runtime_dir)?;
-    let (drained, in_maps) = earlier.map_or_else(Default::default, |s| (s.drained, s.groups));
+    let (drained, in_maps, filtered) =
+        earlier.map_or_else(Default::default, |s| (s.drained, s.groups, s.clsact));
     let mut was_down = maps::found_dead(&records, &uplinks);
     // A drained uplink serves nobody because somebody wants it so.
     let is_drained = |p: &crate::engine::Path| {
@@ -204,15 +205,16 @@ async fn bring_up(
     for port in &ports {
         loaded.attach(port)?;
     }
-    if config.kernel.attach != config::Attach::Xdp {
-        // An earlier daemon's.
-        loaded.detach_other_wires(&[])?;
-    }
     // Only now somebody else looks at source addresses.
     for change in sysctl::apply(&guards)? {
         tracing::info!("sysctl {change}");
     }
     forget_gone(&config, &records, engine.uplinks()).await?;
+    // What an earlier daemon had elsewhere goes last: up to here it could go on.
+    loaded.detach_others(&ports, &filtered)?;
+    if config.kernel.attach != config::Attach::Xdp {
+        loaded.detach_other_wires(&[])?;
+    }
     let parts = Parts {
         policies,
         names,

@@ -1,5 +1,6 @@
 //! The programs of an interface, on its way in and on its way out.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -11,7 +12,7 @@ use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use aya::programs::{LinkOrder, SchedClassifier};
 
 use super::link::Link;
-use super::{Attached, Hook, Loaded, PIN_PREFIX, clsact, query, remove_pin};
+use super::{Attached, ClsactPort, Hook, Loaded, PIN_PREFIX, clsact, query, remove_pin};
 
 const STEER: &str = "uplink_ingress";
 const COUNT: &str = "uplink_count";
@@ -44,10 +45,17 @@ impl Port {
     }
 
     fn link(&self, side: TcAttachType) -> String {
-        match side {
-            TcAttachType::Egress => format!("{}_egress", self.ifindex),
-            _ => self.ifindex.to_string(),
-        }
+        link(self.ifindex, side)
+    }
+}
+
+const OUT: &str = "_egress";
+
+/// What the link to an interface is called.
+fn link(ifindex: u32, side: TcAttachType) -> String {
+    match side {
+        TcAttachType::Egress => format!("{ifindex}{OUT}"),
+        _ => ifindex.to_string(),
     }
 }
 
@@ -91,6 +99,29 @@ impl Loaded {
             self.links.remove(&port.link(side));
         }
         detach(&self.bpffs, port)
+    }
+
+    /// Detaches from where an earlier daemon with another configuration was and this one is not: other interfaces than
+    /// these ports, and the other hook. `before` are the interfaces that had its filters.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn detach_others(&mut self, ports: &[Port], before: &[ClsactPort]) -> Result<()> {
+        let (linked, filtered): (_, &[Port]) = match self.hook {
+            Hook::Tcx => (ports, &[]),
+            Hook::Clsact => (&[] as &[Port], ports),
+        };
+        for index in others(&self.bpffs, linked)? {
+            for side in SIDES {
+                self.release(&link(index, side))?;
+            }
+        }
+        for port in before {
+            if filtered.iter().all(|p| p.name != port.name) {
+                clsact::detach(&port.name);
+            }
+        }
+        Ok(())
     }
 
     fn attach_tcx(&mut self, port: &Port, side: TcAttachType) -> Result<bool> {
@@ -212,14 +243,15 @@ pub async fn foreign_filters(hook: Hook, port: &Port) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// When we may not look.
-pub fn others(bpffs: &Path, ports: &[Port]) -> Result<Vec<u32>> {
+pub fn others(bpffs: &Path, ports: &[Port]) -> Result<BTreeSet<u32>> {
     let directory = match fs::read_dir(bpffs) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         other => other.with_context(|| format!("reading {}", bpffs.display()))?,
     };
     let index = |entry: fs::DirEntry| -> Option<u32> {
         let name = entry.file_name();
-        name.to_str()?.strip_prefix(PIN_PREFIX)?.parse().ok()
+        let link = name.to_str()?.strip_prefix(PIN_PREFIX)?;
+        link.strip_suffix(OUT).unwrap_or(link).parse().ok()
     };
     let indices = directory.flatten().filter_map(index);
     Ok(indices
