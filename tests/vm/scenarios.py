@@ -19,9 +19,10 @@ BEFORE = {}
 CAPABILITIES = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39
 
 
-def write_config(weight=3, more=""):
+def write_config(weight=3, more="", interfaces=None):
+    at = interfaces or dict.fromkeys(street.ISPS, "eth0")
     uplinks = "".join(
-        f'[[uplink]]\nname = "{name}"\ninterface = "eth0"\ngateway = "{net}.1"\nweight = {weight if name == "isp1" else 1}\n'
+        f'[[uplink]]\nname = "{name}"\ninterface = "{at[name]}"\ngateway = "{net}.1"\nweight = {weight if name == "isp1" else 1}\n'
         for name, (net, _) in street.ISPS.items()
     )
     CONFIG.write_text(uplinks + f'[probe]\ntargets = {street.TARGETS}\ninterval = "100ms"\n'.replace("'", '"') + more)
@@ -217,8 +218,7 @@ def restarted():
     all_up(40)
 
 
-def known_flows_take_the_fast_path():
-    write_config(more='[kernel]\nattach = "xdp"\n')
+def flows_are_fast():
     restarted()
     wait("the fast path is on", lambda: status()["attach"] == "xdp")
     before = status()["packets"]["fast"]
@@ -230,6 +230,15 @@ def known_flows_take_the_fast_path():
     fast = status()["packets"]["fast"] - before
     print(f"    {heard} lines there and back, {fast} packets by the fast path")
     expect(fast > heard, f"{fast} packets by the fast path, {heard} lines there and back")
+
+
+def known_flows_take_the_fast_path():
+    write_config(more='[kernel]\nattach = "xdp"\n')
+    flows_are_fast()
+    with street.vlans() as interfaces:
+        lan = interfaces["client"]
+        write_config(more=f'[lan]\ninterfaces = ["{lan}"]\n[kernel]\nattach = "xdp"\n', interfaces=interfaces)
+        flows_are_fast()
     write_config()
     restarted()
     expect("xdp" not in run("ip link show eth0"), "the program is still at the wire")

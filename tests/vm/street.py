@@ -63,6 +63,41 @@ def _router():
     run("ip route add default via 192.168.1.1")
 
 
+VLANS = {"isp1": 10, "isp2": 20, "client": 30}
+
+
+@contextlib.contextmanager
+def vlans():
+    """Everybody at the router's wire in a VLAN of their own. Yields the router's interfaces."""
+    interfaces = {name: f"eth0.{number}" for name, number in VLANS.items()}
+    homes = {"isp1": "192.168.1.1", "isp2": "10.0.0.1", "client": CLIENT}
+    here = {**{name: source for name, (_, source) in ISPS.items()}, "client": ROUTER}
+    for name, number in VLANS.items():
+        for at, address in [(f"-n {name}", homes[name]), ("", here[name])]:
+            run(f"ip {at} link add link eth0 name eth0.{number} type vlan id {number}")
+            run(f"ip {at} link set eth0.{number} up")
+            _move(at, address, "eth0", f"eth0.{number}")
+    _routes()
+    try:
+        yield interfaces
+    finally:
+        for name, number in VLANS.items():
+            for at, address in [(f"-n {name}", homes[name]), ("", here[name])]:
+                _move(at, address, f"eth0.{number}", "eth0")
+                run(f"ip {at} link del eth0.{number}")
+        _routes()
+
+
+def _move(at, address, before, after):
+    run(f"ip {at} addr del {address}/24 dev {before}")
+    run(f"ip {at} addr add {address}/24 dev {after}")
+
+
+def _routes():
+    run("ip route replace default via 192.168.1.1")
+    run(f"ip -n client route replace default via {ROUTER}")
+
+
 @contextlib.contextmanager
 def blackhole(name):
     """An ISP whose router answers, and beyond which nothing does."""

@@ -67,11 +67,6 @@ pub(super) enum Seen {
 /// Has the program at the device that has the wire.
 fn ready_wire(loaded: &mut Loaded, wire: Wire) -> Result<Port> {
     let device = &wire.device;
-    ensure!(
-        wire.port.vlan == 0,
-        "VLAN {} of {device} does not take it yet",
-        wire.port.vlan
-    );
     // Whose tag is gone would look like one that never had one.
     if wire.is_shared && links::takes_tags(device).with_context(|| format!("asking {device}"))? {
         bail!("{device} takes off VLAN tags before programs see them (ethtool -K {device} rxvlan off)");
