@@ -46,6 +46,21 @@ impl Lab {
         Ok(FarEnds { _programs: programs })
     }
 
+    /// Frames of another length on all wires of a lab with a NIC for each.
+    ///
+    /// # Errors
+    /// When a device takes no such frames.
+    pub fn set_mtu(&self, mtu: usize) -> Result<()> {
+        let near = ["lan0", "wan1", "wan2"].map(|device| (&self.router, device));
+        let middle = [Isp::One, Isp::Two].map(|isp| (self.isp(isp), "up0"));
+        let far = Isp::ALL.map(|isp| (&self.internet, isp.name()));
+        let all = near.into_iter().chain(middle).chain(far);
+        for (ns, device) in all.chain(self.far_ends()) {
+            ns.run(&format!("ip link set {device} mtu {mtu}"))?;
+        }
+        Ok(())
+    }
+
     fn far_ends(&self) -> Vec<(&Namespace, &str)> {
         match self.shape {
             Shape::OneNic => vec![(&self.segment, self.router.name())],

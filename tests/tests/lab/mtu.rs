@@ -72,7 +72,8 @@ pub fn inward() -> Result<()> {
     daemon.stop()
 }
 
-const fn headers(family: Family) -> usize {
+/// Bytes of an IP header without options.
+pub const fn headers(family: Family) -> usize {
     match family {
         Family::V4 => 20,
         Family::V6 => 40,

@@ -62,7 +62,7 @@ pub fn wire_sink(ctx: XdpContext) -> u32 {
 
 /// A router that hands every frame to its kernel.
 #[cfg(target_arch = "bpf")]
-#[xdp]
+#[xdp(frags)]
 pub fn wire_pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
 }
