@@ -2,7 +2,7 @@
 
 use uplink_common::Family;
 
-use crate::config::{Attach, Config, OnFailback, OnFailover};
+use crate::config::{Config, OnFailback, OnFailover};
 use crate::engine::{Engine, Path};
 use crate::health::Verdict;
 use crate::host::Host;
@@ -53,14 +53,14 @@ pub fn sysctls(config: &Config, uplinks: &[Uplink]) -> Vec<Sysctl> {
             wanted.push(one);
         }
     }
-    let passes = nexthop::is_possible(config) || config.kernel.attach == Attach::Xdp;
+    let passes = nexthop::is_possible(config) || config.kernel.is_fast();
     if passes && sysctl::read(sysctl::LIBERAL).is_some() {
         wanted.push(Sysctl {
             path: sysctl::LIBERAL.into(),
             value: "1".into(),
         });
     }
-    if config.kernel.attach == Attach::Xdp && sysctl::read(sysctl::EVENTS).is_some() {
+    if config.kernel.is_fast() && sysctl::read(sysctl::EVENTS).is_some() {
         wanted.push(Sysctl {
             path: sysctl::EVENTS.into(),
             value: "1".into(),

@@ -3,12 +3,17 @@
 
 pub mod closed;
 mod devices;
+pub mod drivers;
 pub mod look;
 mod memory;
 pub mod queues;
 pub mod rules;
 pub mod watch;
 
+use std::collections::BTreeSet;
+
+use crate::links;
+use crate::loader::Port;
 use crate::nexthop::Obstacle;
 
 /// At least so often a packet of every fast flow takes the kernel's way, in seconds.
@@ -31,6 +36,21 @@ pub struct Found {
 pub fn look_again_s(timeouts_s: impl IntoIterator<Item = u32>) -> u32 {
     let shortest = timeouts_s.into_iter().min().unwrap_or(u32::MAX);
     (shortest / 3).clamp(1, LOOK_AGAIN_S)
+}
+
+/// Whether the fast path suits a host with these ports by itself: every one has a wire, and its driver says that it does
+/// all that is needed. A kernel that does not tell is none of them.
+pub async fn suits(ports: &[Port]) -> bool {
+    let indices: Vec<u32> = ports.iter().map(|p| p.ifindex).collect();
+    let Ok(wires) = links::wires(&indices).await else {
+        return false;
+    };
+    let device = |index| Some(wires.get(index)?.as_ref().ok()?.port.device);
+    let Some(devices) = indices.iter().map(device).collect::<Option<BTreeSet<u32>>>() else {
+        return false;
+    };
+    let is_none = |unable: BTreeSet<u32>| unable.is_empty();
+    !devices.is_empty() && drivers::unable(devices).await.is_ok_and(is_none)
 }
 
 #[cfg(test)]

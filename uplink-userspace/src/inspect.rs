@@ -36,7 +36,7 @@ pub use report::{Line, Report, Section, Sign};
 /// # Errors
 /// With every problem found.
 pub async fn check(options: &Options, plan: bool) -> Result<()> {
-    let config = config::load(&options.config)?;
+    let mut config = config::load(&options.config)?;
     let host = links::snapshot(tagged(options, &config)).await?;
     let pinned = present::pins(&options.bpffs);
     let ids = ids(pinned.as_ref().ok());
@@ -60,6 +60,7 @@ pub async fn check(options: &Options, plan: bool) -> Result<()> {
     let report = match asked(options).await? {
         Asked::Answered(report) => report,
         Asked::Silent(note) => {
+            config.kernel.suits_fast = start::suits_fast(&config, &host, &uplinks).await;
             let engine = engine(options, &config, uplinks, pinned.as_ref().ok());
             let wanted = Wanted {
                 config,

@@ -9,7 +9,7 @@ use std::fmt;
 use serde_json::Value;
 use uplink_common::Family;
 
-use crate::config::{Attach, Config, Mode, NatMode};
+use crate::config::{Config, Mode, NatMode};
 use crate::status::Warning;
 
 /// Code of the warning about a firewall that is passed by.
@@ -55,7 +55,7 @@ impl fmt::Display for Obstacle {
 #[must_use]
 pub const fn is_possible(config: &Config) -> bool {
     !matches!(config.kernel.mode, Mode::Mark)
-        && !matches!(config.kernel.attach, Attach::Xdp)
+        && !config.kernel.is_fast()
         && matches!(config.nat.mode, NatMode::Off)
 }
 

@@ -2,6 +2,7 @@
 
 mod alike;
 mod changes;
+mod chosen;
 mod ends;
 mod flows;
 mod kept;
@@ -17,6 +18,7 @@ use crate::support::{await_within, lab};
 
 pub use alike::alike;
 pub use changes::{closed, firewall, flushed, moved_gateway, silent};
+pub use chosen::chosen;
 pub use flows::{failed_over, spread};
 pub use kept::{counted, kept};
 pub use storm::storm;

@@ -24,6 +24,7 @@ mod hooks;
 mod host;
 mod icmp;
 mod inbound;
+mod jumbo;
 mod kernel;
 mod kill;
 mod layout;
@@ -152,7 +153,9 @@ const SCENARIOS: &[Scenario] = &[
     ("icmp_no_redirects", icmp::no_redirects),
     ("mtu_and_mss", mtu::and_mss),
     ("mtu_inward", mtu::inward),
+    ("jumbo_frames", jumbo::frames),
     ("fast_alike", fast::alike),
+    ("fast_chosen", fast::chosen),
     ("fast_spread", fast::spread),
     ("fast_failover", fast::failed_over),
     ("fast_ttl", fast::counted),

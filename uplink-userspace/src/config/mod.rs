@@ -236,6 +236,8 @@ pub struct Kernel {
     pub protocol: u8,
     /// Hook of the packet path.
     pub attach: Attach,
+    /// A start found that the fast path suits this host, where the file leaves that open. Not in the file.
+    pub suits_fast: bool,
     /// Who sends a pinned flow's packets to the gateway.
     pub mode: Mode,
     /// Entries of the flow table.
@@ -246,6 +248,20 @@ pub struct Kernel {
     /// Secret of the hash, where the file says from what to make it: routers with the same one
     /// and the same uplinks choose alike. `None`: at random, once.
     pub seed: Option<Seed>,
+}
+
+impl Kernel {
+    /// Whether the file leaves it to a start whether there is a fast path.
+    #[must_use]
+    pub const fn may_be_fast(&self) -> bool {
+        matches!((self.attach, self.mode), (Attach::Auto, Mode::Auto))
+    }
+
+    /// Whether known flows may take the fast path.
+    #[must_use]
+    pub const fn is_fast(&self) -> bool {
+        matches!(self.attach, Attach::Xdp) || self.suits_fast && self.may_be_fast()
+    }
 }
 
 /// Who sends a pinned flow's packets to the gateway.
@@ -262,12 +278,12 @@ pub enum Mode {
 /// Hook of the packet path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
-    /// tcx where the kernel has it (6.6), else clsact.
+    /// tcx where the kernel has it (6.6), else clsact; and the fast path where the host suits it.
     Auto,
     /// A tcx link.
     Tcx,
     /// A filter of the clsact qdisc.
     Clsact,
-    /// As [`Self::Auto`], and known flows take the fast path at the wire.
+    /// tcx or clsact, and known flows take the fast path at the wire wherever that can be had.
     Xdp,
 }

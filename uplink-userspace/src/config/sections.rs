@@ -66,6 +66,7 @@ pub(super) fn kernel(top: &mut Reader<'_, '_>) -> (Kernel, At<Mask>, At<Mode>) {
         rule_priority: 20_000,
         protocol: 117,
         attach: Attach::Auto,
+        suits_fast: false,
         mode: Mode::Auto,
         flows: 262_144,
         stale_after: None,

@@ -1,7 +1,7 @@
 //! The fast path follows what is on the host: a look decides, one store switches, and whatever changes makes void what
 //! was learned.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,6 +14,7 @@ use super::Daemon;
 use crate::config::Attach;
 use crate::conntrack::Connection;
 use crate::fast::closed::{self, Closed};
+use crate::fast::drivers;
 use crate::fast::look::Looker;
 use crate::fast::watch::{self, Bump};
 use crate::links::{self, Wire};
@@ -102,8 +103,8 @@ impl FastPath {
 impl Daemon {
     /// Looks for what the fast path would pass by, and switches it.
     pub(super) async fn follow_fast(&mut self) {
-        if self.config.kernel.attach != Attach::Xdp {
-            return;
+        if !self.config.kernel.is_fast() {
+            return self.leave_fast();
         }
         let (on, why_not, look_again_s) = match self.look_for_fast().await {
             Ok((why_not, look_again_s)) => (look::forwards(&self.ports), why_not, look_again_s),
@@ -119,6 +120,18 @@ impl Daemon {
         }
     }
 
+    /// A reload wants none.
+    fn leave_fast(&mut self) {
+        if self.fast.eyes.is_none() {
+            return;
+        }
+        self.switch_fast([false; 2], None, hop::LOOK_AGAIN_S);
+        match self.loaded.detach_other_wires(&[]) {
+            Ok(()) => self.fast = FastPath::default(),
+            Err(e) => tracing::error!("taking the program off the wire: {e:#}"),
+        }
+    }
+
     /// Why some flows cannot take it, and how often the kernel has to see the others.
     ///
     /// # Errors
@@ -131,23 +144,40 @@ impl Daemon {
                 looker: Looker::default(),
             });
         }
-        let why_not = self.ready_wires().await?;
+        let (wires, without) = self.wires().await?;
         let eyes = self.fast.eyes.as_mut().context("nobody watches")?;
         let found = eyes.looker.look(&self.loaded.attached(), &self.ports).await;
         let obstacles = found.obstacles.map_err(anyhow::Error::msg)?;
-        let words: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+        let mut words: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+        match self.is_asked_for() {
+            true => self.warn_of_less(found.warnings),
+            // Nobody said that others may see less.
+            false => words.extend(found.warnings),
+        }
         ensure!(words.is_empty(), "{}", words.join("; "));
-        let less = found.warnings.into_iter().map(|text| Warning {
+        // A driver may stop for a moment when it gets a program, so that comes last.
+        let why_not = self.ready_wires(wires, without).await?;
+        Ok((why_not, found.look_again_s))
+    }
+
+    /// The file says that there is one; else a start found that it suits.
+    fn is_asked_for(&self) -> bool {
+        self.config.kernel.attach == Attach::Xdp
+    }
+
+    fn warn_of_less(&mut self, texts: Vec<String>) {
+        let warnings = texts.into_iter().map(|text| Warning {
             code: WITH_LESS.into(),
             text,
             remedy: "live with it, or say attach = \"auto\"".into(),
         });
-        self.replace_warnings(&[WITH_LESS], less);
-        Ok((why_not, found.look_again_s))
+        self.replace_warnings(&[WITH_LESS], warnings);
     }
 
+    /// Only where somebody asked for it.
     fn warn_of_fast(&mut self, why_not: Option<&str>) {
-        let warning = why_not.map(|why| Warning {
+        let is_asked_for = self.is_asked_for();
+        let warning = why_not.filter(|_| is_asked_for).map(|why| Warning {
             code: NOT_FAST.into(),
             text: format!("flows go the kernel's way: {why}"),
             remedy: "take that away, or say attach = \"auto\"".into(),
@@ -155,20 +185,44 @@ impl Daemon {
         self.replace_warnings(&[NOT_FAST], warning.into_iter());
     }
 
-    /// Has the program at every wire that can have it. What comes in or leaves elsewhere goes the kernel's way, and why is said.
-    async fn ready_wires(&mut self) -> Result<Option<String>> {
+    /// The wires of our interfaces, and why some have none. Our program leaves all others.
+    async fn wires(&mut self) -> Result<(Vec<Wire>, Vec<String>)> {
         let indices: Vec<u32> = self.ports.iter().map(|p| p.ifindex).collect();
-        let mut wires = links::wires(&indices).await?;
-        let (mut ready, mut without) = (Vec::new(), Vec::new());
+        let mut found = links::wires(&indices).await?;
+        let (mut wires, mut without) = (Vec::new(), Vec::new());
         for port in &self.ports {
-            let wire = wires.remove(&port.ifindex);
-            let wire = wire.with_context(|| format!("{} has no Ethernet frames", port.name));
-            match wire.and_then(|wire| ready_wire(&mut self.loaded, wire.map_err(anyhow::Error::msg)?)) {
-                Ok(wire) => ready.push(wire),
+            match found.remove(&port.ifindex) {
+                Some(Ok(wire)) => wires.push(wire),
+                Some(Err(e)) => without.push(e),
+                None => without.push(format!("{} has no Ethernet frames", port.name)),
+            }
+        }
+        let all: Vec<Port> = wires.iter().map(|wire| wire.port).collect();
+        self.loaded.detach_other_wires(&all)?;
+        Ok((wires, without))
+    }
+
+    /// Has the program at every wire that can have it. What comes in or leaves elsewhere goes the kernel's way, and why is said.
+    async fn ready_wires(&mut self, wires: Vec<Wire>, mut without: Vec<String>) -> Result<Option<String>> {
+        let (mut ready, mut names) = (Vec::new(), BTreeMap::new());
+        for wire in wires {
+            names.insert(wire.port.device, wire.device.clone());
+            match ready_wire(&mut self.loaded, wire) {
+                Ok(port) => ready.push(port),
                 Err(e) => without.push(format!("{e:#}")),
             }
         }
         self.loaded.detach_other_wires(&ready)?;
+        // Only with the program do some say that they can. Where nobody tells, the file's word counts.
+        let devices = ready.iter().map(|port| port.device);
+        let unable = drivers::unable(devices).await.unwrap_or_default();
+        ready.retain(|port| !unable.contains(&port.device));
+        without.extend(unable.iter().filter_map(|device| {
+            let name = names.get(device)?;
+            Some(format!(
+                "{name} does not send what programs have for it (a veth does while its other end runs one)"
+            ))
+        }));
         ensure!(!ready.is_empty(), "{}", without.join("; "));
         self.maps.fast.set_ports(&ready)?;
         Ok((!without.is_empty()).then(|| without.join("; ")))
@@ -188,10 +242,14 @@ impl Daemon {
             .filter(|f| on[*f as usize])
             .map(nexthop::name)
             .collect();
-        // What stands in the way is a warning.
         match (&self.fast.why_not, families.is_empty()) {
-            (Some(_), true) => {}
-            (None, true) => tracing::info!("no fast path: the kernel does not forward"),
+            // A warning says so where somebody asked for it.
+            (Some(_), true) if self.is_asked_for() => {}
+            (Some(why), true) => tracing::info!("no fast path: {why}"),
+            (None, true) if self.config.kernel.is_fast() => {
+                tracing::info!("no fast path: the kernel does not forward");
+            }
+            (None, true) => tracing::info!("no fast path any more"),
             (_, false) => tracing::info!("known flows take the fast path ({})", families.join(", ")),
         }
     }

@@ -20,7 +20,7 @@ use crate::{aggregate, conntrack, desired, flow_map, links, nat, sysctl};
 impl Daemon {
     /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
     pub(super) async fn reload(&mut self) -> Result<()> {
-        let config = config::load(&self.options.config)?;
+        let config = self.read_file()?;
         self.refuse_what_needs_a_restart(&config)?;
         let (engine, host, found) = self.judge(&config).await?;
         self.take_over(config, engine, host, &found).await
@@ -64,7 +64,7 @@ impl Daemon {
     }
 
     async fn wanted_by_a_reload(&self) -> Result<Wanted> {
-        let config = config::load(&self.options.config)?;
+        let config = self.read_file()?;
         let refused = self.refuse_what_needs_a_restart(&config).err();
         let (engine, host, _) = self.judge(&config).await?;
         let usable = &self.followed;
@@ -80,6 +80,13 @@ impl Daemon {
                 refused: refused.map(|e| format!("{e:#}")),
             }),
         })
+    }
+
+    /// The file as it is now. What a start chose stays.
+    fn read_file(&self) -> Result<Config> {
+        let mut config = config::load(&self.options.config)?;
+        config.kernel.suits_fast = self.config.kernel.suits_fast;
+        Ok(config)
     }
 
     /// What the running programs, rules and maps are tied to.

@@ -33,18 +33,21 @@ use crate::resolve::{self, Followed, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
 use crate::tally::Tally;
-use crate::{aggregate, bypass, conntrack, desired, flow_map, links, nat, nexthop, probe, stations, sysctl};
+use crate::{
+    aggregate, bypass, conntrack, desired, fast, flow_map, links, nat, nexthop, probe, stations, sysctl,
+};
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
-pub async fn start(options: &Options, config: Config) -> Result<(Daemon, mpsc::Receiver<Told>)> {
+pub async fn start(options: &Options, mut config: Config) -> Result<(Daemon, mpsc::Receiver<Told>)> {
     capabilities()?;
     let hook = loader::hook(config.kernel.attach)?;
     let left = State::read(&options.runtime_dir)?.map(|state| state.protocol);
     let tagged = left.unwrap_or(config.kernel.protocol);
     let mut host = links::snapshot(tagged).await?;
     // The configuration is judged before anything is touched.
-    resolve::resolve(&config, &host, &BTreeMap::new())?;
+    let found = resolve::resolve(&config, &host, &BTreeMap::new())?;
+    config.kernel.suits_fast = suits_fast(&config, &host, &found.uplinks).await;
     let new_dir = !options.runtime_dir.exists();
     state::create_dir(&options.runtime_dir)?;
     let lock = match Lock::take(&options.runtime_dir) {
@@ -212,7 +215,7 @@ async fn bring_up(
     forget_gone(&config, &records, engine.uplinks()).await?;
     // What an earlier daemon had elsewhere goes last: up to here it could go on.
     loaded.detach_others(&ports, &filtered)?;
-    if config.kernel.attach != config::Attach::Xdp {
+    if !config.kernel.is_fast() {
         loaded.detach_other_wires(&[])?;
     }
     let parts = Parts {
@@ -323,7 +326,7 @@ pub fn remember(
     let wanted = desired::sysctls(config, engine.uplinks());
     let mut sysctls = sysctl::snapshot(&wanted)?;
     // Conntrack may come with our rules only.
-    let is_fast = config.kernel.attach == config::Attach::Xdp;
+    let is_fast = config.kernel.is_fast();
     if nexthop::is_possible(config) || is_fast {
         sysctls.assume(sysctl::LIBERAL, "0");
     }
@@ -352,6 +355,11 @@ pub fn remember(
         groups: engine.groups().to_vec(),
     }
     .write(&options.runtime_dir)
+}
+
+/// Whether a start would choose the fast path by itself.
+pub async fn suits_fast(config: &Config, host: &Host, uplinks: &[Uplink]) -> bool {
+    config.kernel.may_be_fast() && fast::suits(&ports(config, host, uplinks)).await
 }
 
 /// The interfaces to attach to: where clients enter, and where uplinks come back.

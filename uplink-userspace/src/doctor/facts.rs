@@ -31,6 +31,8 @@ pub(super) struct Facts {
     pub iptables: Vec<(&'static str, String)>,
     /// Tables of the old iptables are in use.
     pub legacy: bool,
+    /// Devices with our fast path at their wire, by index.
+    pub wired: BTreeSet<u32>,
     /// `ip -j -d link`.
     pub links: Seen,
     /// `ip -j addr`.

@@ -45,6 +45,7 @@ pub(super) async fn facts(options: &Options) -> Facts {
         ruleset: seen.ruleset,
         iptables: seen.iptables,
         legacy: seen.legacy,
+        wired: loader::wired(&options.bpffs),
         links: seen.links,
         addresses: seen.addresses,
         neighbours: seen.neighbours,

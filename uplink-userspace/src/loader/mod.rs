@@ -31,6 +31,7 @@ use crate::maps::{self, Maps, fast};
 pub use cgroup::{attached_host, directory as cgroup_directory, id as cgroup_id, namespace_cookie};
 pub use clsact::{ClsactPort, has_clsact};
 pub use port::{Port, attached, behind, detach, foreign_filters, foreign_programs, others, wanted};
+pub use wire::wired;
 
 use link::Link;
 
@@ -78,7 +79,7 @@ impl Room {
     pub fn of(kernel: &config::Kernel) -> Self {
         Self {
             flows: kernel.flows,
-            fast: kernel.attach == Attach::Xdp,
+            fast: kernel.is_fast(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The program of the fast path at an interface's wire.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -81,6 +82,14 @@ fn pinned(bpffs: &Path) -> Result<Vec<String>> {
         name.ends_with(SUFFIX).then(|| name.to_owned())
     };
     Ok(entries.flatten().filter_map(name).collect())
+}
+
+/// Indices of the devices with the fast path at their wire; none where nobody may look.
+#[must_use]
+pub fn wired(bpffs: &Path) -> BTreeSet<u32> {
+    let names = pinned(bpffs).unwrap_or_default();
+    let index = |name: &String| name.strip_suffix(SUFFIX)?.parse().ok();
+    names.iter().filter_map(index).collect()
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {

@@ -10,6 +10,7 @@ pub(crate) fn kernel() -> Kernel {
         rule_priority: 20000,
         protocol: 117,
         attach,
+        suits_fast: false,
         mode: crate::config::Mode::Auto,
         flows: 1024,
         stale_after: None,

@@ -399,7 +399,7 @@ const KERNEL: Table = Table {
             "attach",
             String,
             "\"auto\"",
-            "`\"tcx\"` (Linux 6.6 and later) or `\"clsact\"`; `\"xdp\"` is as `\"auto\"`, and known flows take the fast path at the wire, past the kernel, as it was seen to treat them",
+            "`\"tcx\"` (Linux 6.6 and later) or `\"clsact\"`; `\"xdp\"` has known flows take the fast path at the wire, past the kernel, as it was seen to treat them, and warns where that cannot be; `\"auto\"` has it where the drivers can (Linux 6.3 and later tell), `mode` is `\"auto\"` and nothing would miss packets",
         ),
         key(
             "mode",

@@ -112,6 +112,19 @@ where
         Err(Failure::CLOSED)
     }
 
+    /// Sends one request and waits for its one answer.
+    pub async fn ask(&self, message: T) -> Result<T, Failure> {
+        let mut answers = self.send(message, NLM_F_REQUEST)?;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(message) => return Ok(message),
+                NetlinkPayload::Error(error) => return Err(Failure::new(&answer.header, &error)),
+                _ => {}
+            }
+        }
+        Err(Failure::CLOSED)
+    }
+
     /// Everything the kernel has that fits `message`.
     pub async fn dump(&self, message: T) -> Result<Vec<T>, Failure>
     where

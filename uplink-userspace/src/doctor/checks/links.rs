@@ -26,6 +26,12 @@ fn xdp(facts: &Facts, uplinks: &[Uplink]) -> Vec<Finding> {
     let one = |link: &Value| {
         let (name, xdp) = (link["ifname"].as_str()?, link.get("xdp")?);
         uplinks.iter().find(|u| u.interface == name)?;
+        let index = link["ifindex"]
+            .as_u64()
+            .and_then(|index| u32::try_from(index).ok());
+        if index.is_some_and(|index| facts.wired.contains(&index)) {
+            return None;
+        }
         // Programs of one kind are not taken off as another.
         let kind = match xdp["mode"].as_u64() {
             Some(2) => "xdpgeneric",

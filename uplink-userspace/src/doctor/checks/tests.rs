@@ -48,7 +48,10 @@ fn healthy() -> World {
             "-A POSTROUTING -j MARK --set-xmark 0x1/0xffffffff".into(),
         )],
         legacy: true,
-        links: Ok(json!([{"ifname": "eth0", "mtu": 1500}, {"ifname": "x", "xdp": {}}])),
+        wired: [7].into(),
+        links: Ok(
+            json!([{"ifname": "eth0", "ifindex": 7, "mtu": 1500, "xdp": {}}, {"ifname": "x", "xdp": {}}]),
+        ),
         addresses: Ok(json!([{"ifname": "eth0", "addr_info": [{"local": "10.0.1.100"}]}])),
         neighbours: Ok(json!([{"dst": "10.0.1.1", "dev": "x"}, {"dst": "10.0.1.9", "dev": "eth0"}])),
         qdiscs: Ok(json!([{"kind": "ingress", "dev": "eth0"}])),
@@ -209,7 +212,7 @@ const OTHERS: &[Case] = &[
 
 const LINKS: &[Case] = &[
     ("xdp", Warns, |w| {
-        w.facts.links = Ok(json!([{"ifname": "eth0", "xdp": {"mode": 2}}]));
+        w.facts.links = Ok(json!([{"ifname": "eth0", "ifindex": 8, "xdp": {"mode": 2}}]));
     }),
     ("ingress-qdisc", Blocks, |w| w.asked.clsact = true),
     ("gateway-silent", Warns, |w| {
