@@ -12,7 +12,7 @@ use uplink_lab::traffic::udp_flows;
 use uplink_lab::{Family, Isp, Lab, Shape};
 
 use crate::balance::route_back;
-use crate::pair::udp_client;
+use crate::pair::{udp_client, udp_server};
 use crate::support::{daemon, lab, pause};
 
 /// Nobody listens here.
@@ -36,9 +36,46 @@ pub fn errors() -> Result<()> {
     daemon.stop()
 }
 
+/// A client's socket is gone while its server still speaks: the client's error finds the server, by the connection's ISP.
+pub fn of_clients() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let daemon = daemon(&lab, "")?;
+    unlimited(&lab)?;
+    lab.bcp38()?;
+    for family in Family::ALL {
+        let mut told = [0; 2];
+        for n in 0..FLOWS / 2 {
+            let server = udp_server(&lab, SocketAddr::new(elsewhere(family, n as u16), CLOSED + 1))?;
+            let client = udp_client(&lab, family, n, server.local_addr()?)?;
+            client.send(&[1])?;
+            let (_, from) = server.recv_from(&mut [0])?;
+            let isp = Isp::of(from.ip()).with_context(|| format!("seen from {from}"))?;
+            drop(client);
+            server.connect(from)?;
+            server.send(&[2])?;
+            let answer = server.recv(&mut [0]).map_err(|e| e.kind());
+            ensure!(
+                answer == Err(ErrorKind::ConnectionRefused),
+                "{family:?} by {isp:?}: the server is told {answer:?}"
+            );
+            told[isp.index()] += 1;
+        }
+        println!("    {family:?}: {told:?} servers told that the client has gone");
+        ensure!(told.iter().all(|n| *n > 0), "{family:?}: one ISP only: {told:?}");
+    }
+    lab.expect_right_isps("errors of clients")?;
+    daemon.stop()
+}
+
 /// A host sends so many errors only as the kernel's limits allow: one a second to each peer.
 pub fn unlimited(lab: &Lab) -> Result<()> {
-    for ns in [&lab.router, &lab.internet, lab.isp(Isp::One), lab.isp(Isp::Two)] {
+    for ns in [
+        &lab.router,
+        &lab.client,
+        &lab.internet,
+        lab.isp(Isp::One),
+        lab.isp(Isp::Two),
+    ] {
         ns.sysctl("ipv4/icmp_ratelimit", "0")?;
         ns.sysctl("ipv4/icmp_msgs_per_sec", "100000")?;
         ns.sysctl("ipv4/icmp_msgs_burst", "10000")?;

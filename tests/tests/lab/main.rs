@@ -150,6 +150,7 @@ const SCENARIOS: &[Scenario] = &[
     ("fragments", fragments::translated),
     ("fragments_nat_off", fragments::untranslated),
     ("icmp_errors", icmp::errors),
+    ("icmp_errors_of_clients", icmp::of_clients),
     ("icmp_no_redirects", icmp::no_redirects),
     ("mtu_and_mss", mtu::and_mss),
     ("mtu_inward", mtu::inward),
