@@ -168,6 +168,7 @@ const SCENARIOS: &[Scenario] = &[
     ("fast_neighbour", fast::moved_gateway),
     ("fast_close", fast::closed),
     ("fast_silent_daemon", fast::silent),
+    ("fast_restart", fast::restarted),
     ("fast_storm", fast::storm),
     ("bell_changes", bell::changes),
     ("bell_burst", bell::burst),

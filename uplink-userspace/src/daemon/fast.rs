@@ -185,7 +185,8 @@ impl Daemon {
         self.replace_warnings(&[NOT_FAST], warning.into_iter());
     }
 
-    /// The wires of our interfaces, and why some have none. Our program leaves all others.
+    /// The wires of our interfaces, and why some have none. An earlier daemon's program there becomes ours, and leaves all
+    /// others.
     async fn wires(&mut self) -> Result<(Vec<Wire>, Vec<String>)> {
         let indices: Vec<u32> = self.ports.iter().map(|p| p.ifindex).collect();
         let mut found = links::wires(&indices).await?;
@@ -199,6 +200,10 @@ impl Daemon {
         }
         let all: Vec<Port> = wires.iter().map(|wire| wire.port).collect();
         self.loaded.detach_other_wires(&all)?;
+        // An earlier daemon's would stand in our way.
+        for port in &all {
+            self.loaded.adopt_wire(port.device)?;
+        }
         Ok((wires, without))
     }
 

@@ -13,7 +13,7 @@ use aya::programs::{Xdp, XdpMode};
 use uplink_common::path::Port;
 
 use super::link::Link;
-use super::{Loaded, PIN_PREFIX, remove_pin};
+use super::{Loaded, PIN_PREFIX};
 
 /// Its name.
 pub(super) const FAST: &str = "uplink_fast";
@@ -36,25 +36,38 @@ impl Loaded {
     /// When the driver cannot, or somebody else's program is there; or when there is no fast path.
     pub fn attach_wire(&mut self, device: u32, device_name: &str) -> Result<bool> {
         let name = name(device);
-        let pin = self.pin(&name);
         let new = !self.links.contains_key(&name);
-        if new && let Some(link) = Link::adopt(&pin) {
-            self.links.insert(name.clone(), link);
-        }
-        let program = program(&mut self.ebpf)?;
-        if let Some(link) = self.links.get(&name)
-            && link.update(program.fd()?.as_fd())?
-        {
+        if self.adopt_wire(device)? {
             return Ok(new);
         }
-        self.links.remove(&name);
-        remove_pin(&pin)?;
+        self.release(&name)?;
+        let program = program(&mut self.ebpf)?;
         let id = program
             .attach_to_if_index(device, XdpMode::Driver)
             .with_context(|| format!("attaching to the driver of {device_name}"))?;
         let link = FdLink::try_from(program.take_link(id)?)?;
-        self.links.insert(name, Link::keep(link, &pin)?);
+        let link = Link::keep(link, &self.pin(&name))?;
+        self.links.insert(name, link);
         Ok(true)
+    }
+
+    /// Puts this daemon's program in the place of the one that an earlier daemon left at a device. Returns whether it is
+    /// there now.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn adopt_wire(&mut self, device: u32) -> Result<bool> {
+        let name = name(device);
+        let pin = self.pin(&name);
+        if !self.links.contains_key(&name)
+            && let Some(link) = Link::adopt(&pin)
+        {
+            self.links.insert(name.clone(), link);
+        }
+        let Some(link) = self.links.get(&name) else {
+            return Ok(false);
+        };
+        Ok(link.update(program(&mut self.ebpf)?.fd()?.as_fd())?)
     }
 
     /// Detaches the fast path from all devices but those of these ports, also where an earlier daemon left it.

@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use uplink_lab::topology::servers;
 use uplink_lab::traffic::Ongoing;
-use uplink_lab::{Family, Isp, Lab, Shape};
+use uplink_lab::{Daemon, Family, Isp, Lab, Shape};
 
 use super::flows::Flows;
-use super::{daemon, packets, wired};
+use super::{daemon, expect_attached, packets, wired};
 use crate::nexthop::got_through;
 use crate::pair::{self, tcp_server};
 use crate::support::{await_within, pause};
@@ -171,4 +171,37 @@ pub fn silent() -> Result<()> {
     let fast = packets(&daemon, "fast")? - before;
     ensure!(fast >= 60, "{fast} packets");
     daemon.stop()
+}
+
+/// The next daemon goes on where the last one left its program at the wire, however that one ended, and nobody notices.
+pub fn restarted() -> Result<()> {
+    for shape in [Shape::OneNic, Shape::NicEach] {
+        let (lab, _echo, _ends) = wired(shape)?;
+        let mut daemon = daemon(&lab, "")?;
+        let mut flows = [
+            Flows::open(&lab, Family::V4, 30)?,
+            Flows::open(&lab, Family::V6, 30)?,
+        ];
+        for ending in [Signal::SIGUSR1, Signal::SIGKILL] {
+            for flows in &mut flows {
+                flows.expect_whole("before", 5)?;
+            }
+            daemon.end(ending, Duration::from_secs(5))?;
+            for flows in &mut flows {
+                flows.expect_whole("without a daemon", 2)?;
+            }
+            daemon = Daemon::restart(&lab)?;
+            daemon.await_up()?;
+            expect_attached(&daemon, "xdp").with_context(|| format!("{shape:?}, after {ending}"))?;
+            for flows in &mut flows {
+                flows.expect_whole("learned again", 4)?;
+                let before = packets(&daemon, "fast")?;
+                flows.expect_whole("fast again", 2)?;
+                let fast = packets(&daemon, "fast")? - before;
+                ensure!(fast >= 100, "{shape:?}, after {ending}: {fast} of 120 packets");
+            }
+        }
+        daemon.stop()?;
+    }
+    Ok(())
 }
