@@ -23,6 +23,9 @@ const EDGES: u8 = 0x07;
 const ACK: u8 = 0x10;
 /// Names are learned from every packet of it.
 const DNS: [u8; 2] = 53_u16.to_be_bytes();
+/// Where the table has no room, one packet in so many is asked about: to ask and find none costs as much as the kernel's
+/// way itself, and flows without a path would do it with every packet.
+const ONE_IN: u64 = 16;
 
 /// At ingress: a packet of a flow whose path may be learned. `from` is the uplink that it came in by, or 0.
 #[inline(always)]
@@ -35,6 +38,9 @@ pub fn ask(ctx: &TcContext, config: &Config, from: u32, policy: u32) {
 /// Not inlined: most hosts have no fast path.
 #[inline(never)]
 fn note(ctx: &TcContext, config: &Config, fast: &Fast, (from, policy): (u32, u32)) {
+    if is_left_out() {
+        return;
+    }
     let Some(print) = print(ctx) else {
         return;
     };
@@ -52,6 +58,25 @@ fn note(ctx: &TcContext, config: &Config, fast: &Fast, (from, policy): (u32, u32
     asked.print = *print;
     // SAFETY: a valid context, and a plain number.
     let _ = unsafe { bpf_set_hash(ctx.skb.skb, tag) };
+}
+
+/// Whether the packet is one of those that are not asked about.
+#[inline(always)]
+fn is_left_out() -> bool {
+    let Some(unasked) = unasked() else {
+        return true;
+    };
+    let left = *unasked;
+    *unasked = left.saturating_sub(1);
+    left != 0
+}
+
+/// On this CPU.
+#[inline(always)]
+fn unasked() -> Option<&'static mut u64> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU entry, and a program is not preempted by another on its CPU.
+    Some(unsafe { &mut (*scratch).unasked })
 }
 
 #[inline(always)]
@@ -254,16 +279,20 @@ fn store<E: Table>(
     if place.is_none() && make_room(config, fast, path) {
         place = room(config, fast, path);
     }
-    if let Some(place) = place {
-        if is_answered(config, fast, path) {
-            path.flags |= ANSWERED;
+    let Some(place) = place else {
+        if let Some(unasked) = unasked() {
+            *unasked = ONE_IN - 1;
         }
-        recall(fast, way, path, place);
-        path.check = path.checked(way);
-        // Two processors may have moved the same line.
-        paths::forget_one(config, fast, &path.ends, path.proto);
-        *place = *path;
+        return;
+    };
+    if is_answered(config, fast, path) {
+        path.flags |= ANSWERED;
     }
+    recall(fast, way, path, place);
+    path.check = path.checked(way);
+    // Two processors may have moved the same line.
+    paths::forget_one(config, fast, &path.ends, path.proto);
+    *place = *path;
 }
 
 #[inline(always)]

@@ -89,6 +89,8 @@ pub struct Scratch {
     pub about: About,
     /// What is compared of it for the fast path.
     pub print: Print,
+    /// So many packets more are not asked about: the table had no room for the last path.
+    pub unasked: u64,
     /// An IPv4 path that is being learned.
     pub path4: Path<Ends4>,
     /// An IPv6 path that is being learned.

@@ -19,7 +19,7 @@ use crate::support::{await_within, lab};
 pub use alike::alike;
 pub use changes::{closed, firewall, flushed, moved_gateway, restarted, silent};
 pub use chosen::chosen;
-pub use flows::{failed_over, spread};
+pub use flows::{failed_over, full, spread};
 pub use kept::{counted, kept};
 pub use storm::storm;
 pub use transfer::{unfinished, whole};

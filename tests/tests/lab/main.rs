@@ -159,6 +159,7 @@ const SCENARIOS: &[Scenario] = &[
     ("fast_chosen", fast::chosen),
     ("fast_spread", fast::spread),
     ("fast_failover", fast::failed_over),
+    ("fast_full", fast::full),
     ("fast_ttl", fast::counted),
     ("fast_kept", fast::kept),
     ("fast_transfer", fast::whole),

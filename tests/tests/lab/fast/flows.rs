@@ -4,13 +4,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use uplink_lab::topology::elsewhere;
 use uplink_lab::traffic::Tally;
 use uplink_lab::{Family, Isp, Lab, Shape};
 
 use super::{daemon, packets, wired};
 use crate::pair::{udp_client, udp_server};
-use crate::support::expect_share;
+use crate::support::{expect_share, pause};
 
 const PORT: u16 = 7640;
 const FLOWS: usize = 150;
@@ -149,5 +150,35 @@ pub fn failed_over() -> Result<()> {
         ensure!(fast >= 240, "{fast} packets by the fast path");
     }
     lab.heal(Isp::Two)?;
+    daemon.stop()
+}
+
+/// More flows than the table has room for: those that find none are the kernel's, and nobody else notices.
+pub fn full() -> Result<()> {
+    // An IPv6 table of 1,024 lines.
+    const TABLE: &str = "flows = 1024\n";
+    const MANY: usize = 700;
+    const FEW: usize = 60;
+    let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("two sockets for each flow")?;
+    let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    let daemon = daemon(&lab, TABLE)?;
+    let mut flows = Flows::open(&lab, Family::V6, MANY)?;
+    flows.expect_whole("learned", 4)?;
+    let before = packets(&daemon, "fast")?;
+    flows.expect_whole("as far as there is room", 2)?;
+    let (fast, all) = (packets(&daemon, "fast")? - before, 4 * MANY as u64);
+    println!("    {fast} of {all} packets by the fast path while the table is full");
+    // Both ways of at most 512 flows have room.
+    ensure!(fast > all / 3 && fast <= 4 * 512, "{fast} of {all}");
+    // Then there is room for those who still have something to say.
+    lab.router.nft("table inet other {}")?;
+    flows.0.truncate(FEW);
+    pause(0.5);
+    flows.expect_whole("learned anew", 8)?;
+    let before = packets(&daemon, "fast")?;
+    flows.expect_whole("room again", 2)?;
+    let (fast, all) = (packets(&daemon, "fast")? - before, 4 * FEW as u64);
+    ensure!(fast == all, "{fast} of {all} packets by the fast path");
     daemon.stop()
 }
