@@ -67,17 +67,23 @@ def _one(number, address):
 def stream(count):
     """So many UDP and TCP flows at once, until stdin ends. Prints what each sent, heard, and by whom."""
     flows = [_open(number) for number in range(count)]
+    began = time.monotonic()
     print("streaming", flush=True)
     asked = selectors.DefaultSelector()
     asked.register(sys.stdin, selectors.EVENT_READ)
     while not asked.select(1 / STREAM_HZ):
         for flow in flows:
-            _tick(flow)
+            _tick(flow, time.monotonic() - began)
     time.sleep(PATIENCE)
     for flow in flows:
         _listen(flow)
     kept = ("kind", "sent", "heard", "sources", "error")
-    print(json.dumps([{key: flow[key] for key in kept} for flow in flows]))
+    print(json.dumps([{key: flow[key] for key in kept} | {"missing": _missing(flow)} for flow in flows]))
+
+
+def _missing(flow):
+    """What got no answer, and how many seconds after the beginning it was sent."""
+    return [f"{n} at {at:.2f}" for n, at in enumerate(flow["times"]) if n not in flow["numbers"]][:8]
 
 
 def _open(number):
@@ -88,13 +94,15 @@ def _open(number):
     made.setblocking(False)
     if kind == "tcp":
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return {"kind": kind, "socket": made, "sent": 0, "heard": 0, "sources": [], "error": ""}
+    counts = {"sent": 0, "heard": 0, "times": [], "numbers": set()}
+    return {"kind": kind, "socket": made, "sources": [], "error": ""} | counts
 
 
-def _tick(flow):
+def _tick(flow, at):
     try:
         flow["socket"].send(b"%09d\n" % flow["sent"])
         flow["sent"] += 1
+        flow["times"].append(at)
     except OSError as error:
         flow["error"] = str(error)
     _listen(flow)
@@ -106,7 +114,9 @@ def _listen(flow):
         while data := flow["socket"].recv(65536).decode():
             flow["heard"] += data.count("\n")
             for word in data.split():
-                if "." in word and word not in flow["sources"]:
+                if "." not in word:
+                    flow["numbers"].add(int(word))
+                elif word not in flow["sources"]:
                     flow["sources"].append(word)
 
 
