@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: what a packet costs, with uplink and with what users would pick instead.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{build, shell, workspace::Workspace};
 
@@ -10,9 +10,12 @@ use crate::{build, shell, workspace::Workspace};
 #[derive(clap::Args)]
 #[command(after_help = "Examples: cargo xtask bench\n          \
                         cargo xtask bench -- --part forwarding --case v4-nat --flows 1000 --rounds 3\n          \
-                        cargo xtask bench -- --out docs/speed\n          \
+                        cargo xtask bench --out docs/speed\n          \
                         cargo xtask bench -- --help")]
 pub struct Args {
+    /// Where to put the numbers and the plots
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Arguments for the benchmark
     #[arg(last = true)]
     extra: Vec<OsString>,
@@ -32,5 +35,10 @@ pub fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
         .args(&args.extra)
         .env("UPLINK_BIN", workspace.binary("uplink"))
         .env(build::OBJECT_VARIABLE, object);
+    if let Some(out) = &args.out {
+        // The benchmark runs in the directory of its package.
+        let out = std::path::absolute(out).with_context(|| out.display().to_string())?;
+        cargo.arg("--out").arg(out);
+    }
     shell::run(&mut cargo)
 }
