@@ -5,7 +5,10 @@
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Addr(pub [u8; 16]);
 
-const V4_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+/// `::ffff:0.0.0.0`, as it lies in memory.
+const V4_PREFIX: u128 = u128::from_ne_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+/// From an IPv4 address in memory to its place there.
+const V4_SHIFT: u32 = if cfg!(target_endian = "little") { 96 } else { 0 };
 
 /// The address family of a packet, and the index of its bank in a [`crate::Slot`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -26,17 +29,16 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn v4(b: [u8; 4]) -> Self {
-        let p = V4_PREFIX;
-        Self([
-            p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], b[0], b[1], b[2], b[3],
-        ])
+        // As one number: from an array of bytes the BPF compiler makes a loop over them.
+        Self((V4_PREFIX | (u32::from_ne_bytes(b) as u128) << V4_SHIFT).to_ne_bytes())
     }
 
     /// From the sixteen bytes of an IPv6 address.
     #[inline(always)]
     #[must_use]
     pub const fn v6(b: [u8; 16]) -> Self {
-        Self(b)
+        // As above.
+        Self(u128::from_ne_bytes(b).to_ne_bytes())
     }
 
     /// The last four bytes, which are the address itself for IPv4.
@@ -50,11 +52,8 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn words(&self) -> [u64; 2] {
-        let b = &self.0;
-        [
-            u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
-            u64::from_le_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
-        ]
+        let n = u128::from_le_bytes(self.0);
+        [n as u64, (n >> 64) as u64]
     }
 
     /// Unicast beyond the link: not multicast, broadcast, unspecified, loopback or link-local.
@@ -95,27 +94,18 @@ impl Addr {
     /// IPv4 where the address is a mapped one.
     #[inline(always)]
     #[must_use]
-    pub fn family(&self) -> Family {
-        let mut i = 0;
-        while i < V4_PREFIX.len() {
-            if self.0[i] != V4_PREFIX[i] {
-                return Family::V6;
-            }
-            i += 1;
+    pub const fn family(&self) -> Family {
+        if u128::from_be_bytes(self.0) >> 32 == 0xffff {
+            Family::V4
+        } else {
+            Family::V6
         }
-        Family::V4
     }
 
     /// Within `::/96`, where the unspecified and the loopback address are.
     #[inline(always)]
     const fn is_v6_reserved(&self) -> bool {
-        let mut i = 0;
-        let mut or = 0;
-        while i < 12 {
-            or |= self.0[i];
-            i += 1;
-        }
-        or == 0
+        u128::from_be_bytes(self.0) >> 32 == 0
     }
 }
 

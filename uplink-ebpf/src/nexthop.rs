@@ -3,7 +3,7 @@
 //! Every check comes before the first write. What does not pass goes the kernel's way, with its mark.
 
 use aya_ebpf::{
-    bindings::{TC_ACT_REDIRECT, bpf_redir_neigh as Neighbour},
+    bindings::{TC_ACT_REDIRECT, bpf_redir_neigh as Neighbour, bpf_redir_neigh__bindgen_ty_1 as Next},
     helpers::generated::bpf_redirect_neigh,
     programs::TcContext,
 };
@@ -130,21 +130,18 @@ fn redirect(ctx: &TcContext, u: &Uplink, family: Family) -> bool {
     sent == i64::from(TC_ACT_REDIRECT)
 }
 
+/// Every word is written at once: the compiler makes a loop of what zeroes them first.
 #[inline(always)]
 fn neighbour(gateway: &Addr) -> Neighbour {
-    // SAFETY: integers only, for which zero is valid.
-    let mut neighbour: Neighbour = unsafe { core::mem::zeroed() };
-    match gateway.family() {
-        Family::V4 => {
-            neighbour.nh_family = u32::from(AF_INET);
-            neighbour.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(gateway.last4());
-        }
-        Family::V6 => {
-            neighbour.nh_family = u32::from(AF_INET6);
-            neighbour.__bindgen_anon_1.ipv6_nh = words(gateway);
-        }
+    let (nh_family, to) = match gateway.family() {
+        // The union's first word.
+        Family::V4 => (AF_INET, [u32::from_ne_bytes(gateway.last4()), 0, 0, 0]),
+        Family::V6 => (AF_INET6, words(gateway)),
+    };
+    Neighbour {
+        nh_family: u32::from(nh_family),
+        __bindgen_anon_1: Next { ipv6_nh: to },
     }
-    neighbour
 }
 
 /// At egress: notes whether the packet came past the kernel's forwarding. Nobody behind sees what told it.

@@ -65,7 +65,7 @@ struct Args {
     /// These parts alone
     #[arg(long, value_delimiter = ',', value_enum)]
     part: Vec<Part>,
-    /// Where to put `speed.json` and the plots
+    /// Where to put the table, as text and as JSON, and the plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// What cargo says to every benchmark
@@ -151,6 +151,7 @@ fn facts(report: &mut Report, args: &Args) -> Result<()> {
 fn save(report: &Report, directory: &Path, cases: &[Case], flows: &[u32]) -> Result<()> {
     std::fs::create_dir_all(directory)?;
     std::fs::write(directory.join("speed.json"), report.json()?)?;
+    std::fs::write(directory.join("speed.txt"), report.text())?;
     for case in cases {
         let rows: Vec<&Row> = report.rows_of(*case).collect();
         let file = directory.join(format!("forwarding-{}.svg", case.short()));
