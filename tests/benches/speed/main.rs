@@ -164,7 +164,17 @@ fn save(report: &Report, directory: &Path, cases: &[Case], flows: &[u32]) -> Res
 /// One sample for each number of flows.
 fn sample(contestant: &Contestant, case: Case, args: &Args) -> Result<Vec<Sample>> {
     let one = |flows: &u32| {
-        sample_of(contestant, case, *flows, args.packets).with_context(|| format!("{flows} flows"))
+        let one = || sample_of(contestant, case, *flows, args.packets);
+        let sample = one().or_else(|e| {
+            // A machine that others use has bad minutes.
+            eprintln!(
+                "{}, {}, {flows} flows: {e:#}; once more",
+                contestant.name,
+                case.name()
+            );
+            one()
+        });
+        sample.with_context(|| format!("{flows} flows"))
     };
     args.flows.iter().map(one).collect()
 }
