@@ -51,11 +51,11 @@ impl Loaded {
         Ok(true)
     }
 
-    /// Puts this daemon's program in the place of the one that an earlier daemon left at a device. Returns whether it is
-    /// there now.
+    /// Puts this daemon's program in the place of the one that an earlier daemon left at a device, which goes where the
+    /// driver takes no other in its place. Returns whether this daemon's is there now.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When a pin cannot be removed; or when there is no fast path.
     pub fn adopt_wire(&mut self, device: u32) -> Result<bool> {
         let name = name(device);
         let pin = self.pin(&name);
@@ -67,7 +67,11 @@ impl Loaded {
         let Some(link) = self.links.get(&name) else {
             return Ok(false);
         };
-        Ok(link.update(program(&mut self.ebpf)?.fd()?.as_fd())?)
+        if matches!(link.update(program(&mut self.ebpf)?.fd()?.as_fd()), Ok(true)) {
+            return Ok(true);
+        }
+        self.release(&name)?;
+        Ok(false)
     }
 
     /// Detaches the fast path from all devices but those of these ports, also where an earlier daemon left it.
