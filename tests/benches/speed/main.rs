@@ -80,6 +80,7 @@ fn main() -> Result<()> {
         "1 to {MOST_FLOWS} flows"
     );
     uplink_lab::isolate()?;
+    wire::stay_on_one_cpu()?;
     let _limits = limits::raise(&args.flows)?;
     let cases: Vec<Case> = Case::ALL
         .into_iter()

@@ -1,7 +1,9 @@
 //! A router between a generator and a sink at the far end of its only wire.
 //!
-//! Everything runs on one CPU: the generator transmits a batch, and the kernel receives, routes and sinks it before the
-//! next one. So the time that this thread and the CPU's `ksoftirqd` run is what a packet costs, the wire itself included.
+//! Everything runs on one CPU, what the contestant has in user space as well: the generator transmits a batch, and the
+//! kernel receives, routes and sinks it before the next one. So the time that this thread and the CPU's `ksoftirqd` run
+//! is what a packet costs, the wire itself included. A probe that another CPU sends would have that one take from the
+//! ring, too, for as long as there is something: the generator would no longer wait, and overrun it.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use uplink_common::load::{CLIENTS, FRAME, Load, MOST_FLOWS, Seen};
@@ -190,6 +192,14 @@ fn difference(now: &Seen, before: &Seen) -> Seen {
     }
 }
 
+/// Keeps this thread, and the threads and processes that it will start, on the last CPU: interrupts of the machine's own
+/// devices mostly go to the first.
+pub fn stay_on_one_cpu() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(std::thread::available_parallelism()?.get() - 1)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).context("staying on one CPU")
+}
+
 /// The time that this thread and its CPU's `ksoftirqd` have run: what others take meanwhile does not count.
 struct Clock {
     own: Duration,
@@ -198,13 +208,8 @@ struct Clock {
 }
 
 impl Clock {
-    /// Keeps the thread on the last CPU: interrupts of the machine's own devices mostly go to the first.
     fn start() -> Result<Self> {
-        let cpu = std::thread::available_parallelism()?.get() - 1;
-        let mut cpus = CpuSet::new();
-        cpus.set(cpu)?;
-        sched_setaffinity(Pid::from_raw(0), &cpus).context("staying on one CPU")?;
-        let softirqs = ksoftirqd(cpu)?;
+        let softirqs = ksoftirqd(sched_getcpu()?)?;
         Ok(Self {
             own: own_time()?,
             others: run_time(&softirqs)?,
