@@ -126,13 +126,11 @@ type Measure<'a> = &'a dyn Fn() -> Result<Vec<Fact>>;
 
 /// What is no contest.
 fn facts(report: &mut Report, args: &Args) -> Result<()> {
-    let ours = ALL
-        .iter()
-        .find(|c| c.name == "uplink-mark")
-        .context("uplink-mark")?;
+    let named = |name| ALL.iter().find(|c| c.name == name).context(name);
+    let (ours, fast) = (named("uplink-mark")?, named("uplink-fast")?);
     let most = args.flows.iter().max().copied().unwrap_or(1);
     let parts: [(Part, Measure<'_>); 5] = [
-        (Part::Programs, &|| programs::measure(ours)),
+        (Part::Programs, &|| programs::measure(ours, fast)),
         (Part::Swap, &control::swap),
         (Part::Connect, &|| connect::measure(ours)),
         (Part::Policies, &|| control::policies(ours)),
