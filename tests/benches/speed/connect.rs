@@ -1,4 +1,4 @@
-//! Sockets of this host: how many may connect in a second, with steering and without.
+//! Sockets of this host: how many may connect in a second of the processor's time, with steering and without.
 
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -8,41 +8,42 @@ use uplink_lab::Cgroup;
 
 use crate::contestants::{Case, Contestant, start_local};
 use crate::report::{Fact, median};
-use crate::wire::Wire;
+use crate::wire::{Wire, own_time};
 
-/// How long each sample lasts.
-const SPAN: Duration = Duration::from_millis(300);
-const SAMPLES: usize = 9;
+type Kind = (&'static str, fn() -> Result<f64>);
+
+/// The cgroup below this process's own.
+const STEERED: &str = "steered";
+/// How long each sample lasts, on the clock: short, as the machine's speed changes by the second.
+const SPAN: Duration = Duration::from_millis(50);
+const SAMPLES: usize = 100;
 const NAT_V4: Case = Case { v6: false, nat: true };
 
-/// Rates by taking turns: without any program, and with ours.
+/// Rates by taking turns, under a daemon: outside of the cgroup that it steers, and in there.
 pub fn measure(contestant: &Contestant) -> Result<Vec<Fact>> {
     let cgroup = Cgroup::join()?;
+    // There has to be one to be steered.
+    drop(cgroup.descend(STEERED)?);
     let wire = Wire::build(contestant.driver)?;
-    let mut rates: [[Vec<f64>; 2]; 2] = Default::default();
-    for _ in 0..SAMPLES {
-        for (steered, rates) in rates.iter_mut().enumerate() {
-            let _guard = start_local(&wire, NAT_V4, (steered == 1).then(|| cgroup.path()))?;
-            rates[0].push(wire.router.enter(tcp)??);
-            rates[1].push(wire.router.enter(udp)??);
-        }
-    }
-    let [without, with] = rates;
+    let _guard = start_local(&wire, NAT_V4, &format!("{}/{STEERED}", cgroup.path()))?;
+    let kinds: [Kind; 2] = [("TCP to this host", tcp), ("UDP to the Internet", udp)];
     let mut facts = Vec::new();
-    for ((name, without), with) in ["TCP to this host", "UDP to the Internet"]
-        .iter()
-        .zip(&without)
-        .zip(&with)
-    {
-        let (without, with) = (median(without), median(with));
-        facts.push(Fact::new(
-            name,
-            "connects a second, without steering",
-            without,
-            "",
-        ));
-        facts.push(Fact::new(name, "connects a second, steered", with, ""));
-        facts.push(Fact::new(name, "fewer", 100.0 * (1.0 - with / without), "%"));
+    for (name, rate) in kinds {
+        let [mut without, mut with, mut ratios] = <[Vec<f64>; 3]>::default();
+        for _ in 0..SAMPLES {
+            let free = wire.router.enter(rate)??;
+            let inside = cgroup.descend(STEERED)?;
+            let steered = wire.router.enter(rate)??;
+            drop(inside);
+            without.push(free);
+            with.push(steered);
+            ratios.push(steered / free);
+        }
+        facts.extend([
+            Fact::new(name, "connects a second, without steering", median(&without), ""),
+            Fact::new(name, "connects a second, steered", median(&with), ""),
+            Fact::new(name, "fewer", 100.0 * (1.0 - median(&ratios)), "%"),
+        ]);
     }
     Ok(facts)
 }
@@ -50,7 +51,7 @@ pub fn measure(contestant: &Contestant) -> Result<Vec<Fact>> {
 fn tcp() -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let (begun, mut count) = (Instant::now(), 0_u32);
+    let (begun, own, mut count) = (Instant::now(), own_time()?, 0_u32);
     while begun.elapsed() < SPAN {
         let stream = TcpStream::connect(address)?;
         // A reset leaves no connection behind that waits for its end.
@@ -59,15 +60,15 @@ fn tcp() -> Result<f64> {
         drop((stream, accepted));
         count += 1;
     }
-    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
+    Ok(f64::from(count) / (own_time()? - own).as_secs_f64())
 }
 
 fn udp() -> Result<f64> {
-    let (begun, mut count) = (Instant::now(), 0_u32);
+    let (begun, own, mut count) = (Instant::now(), own_time()?, 0_u32);
     while begun.elapsed() < SPAN {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.connect("198.18.0.1:4433")?;
         count += 1;
     }
-    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
+    Ok(f64::from(count) / (own_time()? - own).as_secs_f64())
 }

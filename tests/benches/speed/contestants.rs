@@ -382,11 +382,8 @@ pub fn start(wire: &Wire, case: Case, flows: u32, more: &str) -> Result<Guard> {
     run(wire, case)
 }
 
-/// The same, steering the sockets of this cgroup, too; without one, no daemon.
-pub fn start_local(wire: &Wire, case: Case, cgroup: Option<&str>) -> Result<Guard> {
-    let Some(cgroup) = cgroup else {
-        return plain(wire, case);
-    };
+/// The same, steering the sockets of this cgroup, too.
+pub fn start_local(wire: &Wire, case: Case, cgroup: &str) -> Result<Guard> {
     write_local(case, 1, "", Some(cgroup))?;
     run(wire, case)
 }

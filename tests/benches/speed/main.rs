@@ -22,7 +22,7 @@ use uplink_common::load::MOST_FLOWS;
 
 use contestants::{ALL, Case, Contestant};
 use report::{Fact, Report, Row};
-use wire::{Sample, Wire};
+use wire::{Sample, Wire, on_one_cpu};
 
 /// How often a disturbed sample is taken.
 const ATTEMPTS: u32 = 5;
@@ -80,7 +80,6 @@ fn main() -> Result<()> {
         "1 to {MOST_FLOWS} flows"
     );
     uplink_lab::isolate()?;
-    wire::stay_on_one_cpu()?;
     let _limits = limits::raise(&args.flows)?;
     let cases: Vec<Case> = Case::ALL
         .into_iter()
@@ -91,7 +90,7 @@ fn main() -> Result<()> {
     ensure!(!contestants.is_empty() && !cases.is_empty(), "nothing to measure");
     let mut report = Report::new(&args.flows);
     if args.parts(Part::Forwarding) {
-        forwarding(&mut report, &contestants, &cases, &args)?;
+        on_one_cpu(|| forwarding(&mut report, &contestants, &cases, &args))?;
     }
     facts(&mut report, &args)?;
     print!("{}", report.text());
@@ -130,12 +129,13 @@ fn facts(report: &mut Report, args: &Args) -> Result<()> {
     let (ours, fast) = (named("uplink-mark")?, named("uplink-fast")?);
     let most = args.flows.iter().max().copied().unwrap_or(1);
     let parts: [(Part, Measure<'_>); 5] = [
-        (Part::Programs, &|| programs::measure(ours, fast)),
+        (Part::Programs, &|| on_one_cpu(|| programs::measure(ours, fast))),
         (Part::Swap, &control::swap),
         (Part::Connect, &|| connect::measure(ours)),
         (Part::Policies, &|| control::policies(ours)),
         (Part::Failover, &|| {
-            Ok([control::failover(ours, 10)?, control::failover(ours, most)?].concat())
+            let failover = |flows| on_one_cpu(|| control::failover(ours, flows));
+            Ok([failover(10)?, failover(most)?].concat())
         }),
     ];
     for (part, measure) in parts {

@@ -1,9 +1,9 @@
 //! A router between a generator and a sink at the far end of its only wire.
 //!
-//! Everything runs on one CPU, what the contestant has in user space as well: the generator transmits a batch, and the
-//! kernel receives, routes and sinks it before the next one. So the time that this thread and the CPU's `ksoftirqd` run
-//! is what a packet costs, the wire itself included. A probe that another CPU sends would have that one take from the
-//! ring, too, for as long as there is something: the generator would no longer wait, and overrun it.
+//! It is used on one CPU ([`on_one_cpu`]), what the contestant has in user space included: the generator transmits a
+//! batch, and the kernel receives, routes and sinks it before the next one. So the time that this thread and the CPU's
+//! `ksoftirqd` run is what a packet costs, the wire itself included. A probe that another CPU sends would have that one
+//! take from the ring, too, for as long as there is something: the generator would no longer wait, and overrun it.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -192,12 +192,19 @@ fn difference(now: &Seen, before: &Seen) -> Seen {
     }
 }
 
-/// Keeps this thread, and the threads and processes that it will start, on the last CPU: interrupts of the machine's own
-/// devices mostly go to the first.
-pub fn stay_on_one_cpu() -> Result<()> {
+/// Keeps everything that `f` does, and starts, on the last CPU: interrupts of the machine's own devices mostly go to the
+/// first.
+pub fn on_one_cpu<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let mut cpus = CpuSet::new();
     cpus.set(std::thread::available_parallelism()?.get() - 1)?;
-    sched_setaffinity(Pid::from_raw(0), &cpus).context("staying on one CPU")
+    let kept = || {
+        sched_setaffinity(Pid::from_raw(0), &cpus).context("staying on one CPU")?;
+        f()
+    };
+    std::thread::scope(|scope| match scope.spawn(kept).join() {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }
 
 /// The time that this thread and its CPU's `ksoftirqd` have run: what others take meanwhile does not count.
@@ -225,7 +232,8 @@ impl Clock {
     }
 }
 
-fn own_time() -> Result<Duration> {
+/// The processor's time of this thread so far.
+pub fn own_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
