@@ -19,6 +19,7 @@ pub mod liar;
 pub mod names;
 pub mod ns;
 pub mod passed;
+pub mod process;
 pub mod relay;
 pub mod snapshot;
 pub mod standby;

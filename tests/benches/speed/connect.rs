@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use socket2::{Domain, SockRef, Socket, Type};
 use uplink_lab::Cgroup;
+use uplink_lab::process::own_time;
 
 use crate::contestants::{Case, Contestant, start_local};
 use crate::report::{Fact, median};
-use crate::wire::{Wire, own_time};
+use crate::wire::Wire;
 
 type Kind = (&'static str, fn() -> Result<f64>);
 

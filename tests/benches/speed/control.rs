@@ -9,6 +9,7 @@ use aya::EbpfLoader;
 use aya::maps::MapData;
 use uplink_common::Seed;
 use uplink_common::mark::Mask;
+use uplink_lab::process::{cpu_time, resident_kib};
 use uplink_userspace::config::NatMode;
 use uplink_userspace::engine::Selection;
 use uplink_userspace::maps::{Maps, NAMES, Settings};
@@ -145,7 +146,12 @@ fn memory(guard: &Guard, flows: u32) -> Result<Vec<Fact>> {
             table as f64 / f64::from(entries),
             "B",
         ),
-        Fact::new(&name, "the daemon", resident(guard.pid()?)?, "MB"),
+        Fact::new(
+            &name,
+            "the daemon",
+            resident_kib(guard.pid()?)? as f64 * 1.024e-3,
+            "MB",
+        ),
     ])
 }
 
@@ -158,13 +164,21 @@ fn locked(pin: &str) -> Result<u64> {
         .with_context(|| format!("{pin}: no memlock"))
 }
 
-fn resident(pid: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: f64 = line
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-        .context("no VmRSS")?;
-    Ok(kib * 1.024e-3)
+/// A daemon with nothing to do.
+pub fn idle(contestant: &Contestant) -> Result<Vec<Fact>> {
+    const SPAN: Duration = Duration::from_secs(10);
+    let wire = Wire::build(contestant.driver)?;
+    let begun = Instant::now();
+    let guard = start(&wire, NAT_V4, 1, "")?;
+    let started = begun.elapsed().as_secs_f64();
+    let before = cpu_time(guard.pid()?, true)?;
+    std::thread::sleep(SPAN);
+    let busy = cpu_time(guard.pid()?, true)? - before;
+    let percent = 100.0 * busy.as_secs_f64() / SPAN.as_secs_f64();
+    Ok(vec![
+        Fact::new("no flows", "start, until both uplinks are up", started, "s"),
+        Fact::new("no flows", "the daemon", percent, "% of a CPU"),
+    ])
 }
 
 /// Start and reload with many policies.

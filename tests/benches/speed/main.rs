@@ -38,6 +38,8 @@ enum Part {
     Swap,
     /// Connecting sockets
     Connect,
+    /// A start, and a daemon with nothing to do
+    Idle,
     /// Start and reload with many policies
     Policies,
     /// A failover with few flows and many, and memory
@@ -128,10 +130,11 @@ fn facts(report: &mut Report, args: &Args) -> Result<()> {
     let named = |name| ALL.iter().find(|c| c.name == name).context(name);
     let (ours, fast) = (named("uplink-mark")?, named("uplink-fast")?);
     let most = args.flows.iter().max().copied().unwrap_or(1);
-    let parts: [(Part, Measure<'_>); 5] = [
+    let parts: [(Part, Measure<'_>); 6] = [
         (Part::Programs, &|| on_one_cpu(|| programs::measure(ours, fast))),
         (Part::Swap, &control::swap),
         (Part::Connect, &|| connect::measure(ours)),
+        (Part::Idle, &|| control::idle(ours)),
         (Part::Policies, &|| control::policies(ours)),
         (Part::Failover, &|| {
             let failover = |flows| on_one_cpu(|| control::failover(ours, flows));

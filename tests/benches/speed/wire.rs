@@ -14,10 +14,10 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use uplink_common::load::{CLIENTS, FRAME, Load, MOST_FLOWS, Seen};
 use uplink_lab::Namespace;
+use uplink_lab::process::own_time;
 
 /// Parts of a sample, of which the fastest counts: what shares the processor's core, unseen from here, slows for moments.
 const PARTS: u32 = 20;
@@ -230,11 +230,6 @@ impl Clock {
         std::thread::sleep(Duration::from_millis(10));
         Ok(own + run_time(&self.softirqs)? - self.others)
     }
-}
-
-/// The processor's time of this thread so far.
-pub fn own_time() -> Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 /// The `schedstat` of the thread that takes over from a CPU's interrupts.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use uplink_lab::liar::web::{CA, NAME};
 use uplink_lab::liar::{Dns, Liar, Lie, Manner, Page, Web};
+use uplink_lab::process::resident_kib;
 use uplink_lab::topology::servers;
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape};
 
@@ -150,7 +151,7 @@ fn endless(lab: &Lab, kind: &str, web: &Web) -> Result<()> {
     let mut daemon = start(lab, &format!("{kind}{}", targets(&[Page::EndlessBody.port()])))?;
     daemon.await_up().context("status 200 and an endless body")?;
     pause(3.0);
-    let (open, rss) = (web.open(), crate::lifecycle::rss_kib(daemon.pid()?)?);
+    let (open, rss) = (web.open(), resident_kib(daemon.pid()?)?);
     println!("    endless bodies: {open} connections open, {rss} KiB resident");
     // Two uplinks, four targets, and half a second of patience at five rounds a second.
     ensure!(open <= 2 * 4 * 4, "{open} connections are open");
@@ -248,7 +249,7 @@ pub fn exec() -> Result<()> {
     ] {
         script(bad)?;
         daemon.await_state(Isp::One, "down", 15 * SECOND).context(bad)?;
-        let rss = crate::lifecycle::rss_kib(daemon.pid()?)?;
+        let rss = resident_kib(daemon.pid()?)?;
         let ours = children(daemon.pid()?)?;
         println!("    {bad}: {rss} KiB resident, {ours} processes");
         ensure!(
