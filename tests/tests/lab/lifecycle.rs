@@ -233,7 +233,7 @@ pub fn idle_cost() -> Result<()> {
 }
 
 /// What this machine takes for a datagram to a server and its answer.
-fn round_trip(lab: &Lab) -> Result<Duration> {
+pub fn round_trip(lab: &Lab) -> Result<Duration> {
     const TRIPS: u32 = 1_000;
     lab.client.enter(|| {
         let socket = Flow::fresh(Family::V4).udp()?;
