@@ -10,13 +10,11 @@ pub fn describe() -> Value {
     let model = model
         .and_then(|rest| rest.split_once(':'))
         .map_or("unknown", |(_, m)| m.trim());
-    // This process keeps to one of them.
-    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = read("/proc/sys/kernel/osrelease");
     json!({
         "date": today(),
         "processor": model,
-        "cores": cores,
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "kernel": kernel.trim(),
     })
 }
