@@ -42,8 +42,8 @@ pub(super) struct FastPath {
     /// Why not, or not all of them.
     why_not: Option<String>,
     eyes: Option<Eyes>,
-    /// Answers to connections that are gone, and when they are forgotten, too.
-    answers: VecDeque<(Instant, FlowKey)>,
+    /// Connections that are gone, and when their answers are forgotten, too.
+    gone: VecDeque<(Instant, Connection)>,
 }
 
 /// Without them there is no fast path.
@@ -84,7 +84,7 @@ impl FastPath {
         let Some(eyes) = &mut self.eyes else {
             return std::future::pending().await;
         };
-        let due = self.answers.front().map(|(due, _)| *due);
+        let due = self.gone.front().map(|(due, _)| *due);
         let seen = tokio::select! {
             bump = eyes.bumps.recv() => bump.map(Seen::Change),
             closed = eyes.closed.recv() => closed.map(Seen::Closed),
@@ -290,14 +290,15 @@ impl Daemon {
     fn forget_fast(&mut self, gone: &[Connection]) {
         self.forget_keys(gone.iter().map(|c| &c.original));
         let due = Instant::now() + ANSWERS;
-        self.fast.answers.extend(gone.iter().map(|c| (due, c.reply)));
+        self.fast.gone.extend(gone.iter().map(|c| (due, *c)));
     }
 
+    /// Questions first, which may be known again: none may take the fast path whose answer does not.
     fn forget_answers(&mut self) {
         let now = Instant::now();
-        let due = self.fast.answers.partition_point(|(due, _)| *due <= now);
-        let answers: Vec<FlowKey> = self.fast.answers.drain(..due).map(|(_, key)| key).collect();
-        self.forget_keys(answers.iter());
+        let due = self.fast.gone.partition_point(|(due, _)| *due <= now);
+        let gone: Vec<Connection> = self.fast.gone.drain(..due).map(|(_, c)| c).collect();
+        self.forget_keys(gone.iter().flat_map(|c| [&c.original, &c.reply]));
     }
 
     fn forget_keys<'a>(&mut self, mut keys: impl Iterator<Item = &'a FlowKey>) {
