@@ -21,8 +21,8 @@ pub const LINES: u32 = 2;
 /// datagrams that has gone on for two.
 pub const FIRST_LOOK_S: u32 = 3;
 
-/// Two looks within this time count as one, in seconds.
-pub const APART_S: u32 = 2;
+/// Two looks within this time count as one, in seconds: whole ones of the clock, so that there are more than two between them.
+pub const APART_S: u32 = 3;
 
 /// Records of map `ports`: an interface is found by the last byte of its index.
 pub const PORTS: usize = 256;

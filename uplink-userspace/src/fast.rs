@@ -16,8 +16,9 @@ use crate::links;
 use crate::loader::Port;
 use crate::nexthop::Obstacle;
 
-/// At least so often a packet of every fast flow takes the kernel's way, in seconds.
-pub const LOOK_AGAIN_S: u32 = 16;
+/// At least so often a packet of every fast flow takes the kernel's way, in seconds. With a million flows of a packet a
+/// second this is what the fast path costs, and it is how late what nobody tells of may bite.
+pub const LOOK_AGAIN_S: u32 = 30;
 
 /// What was found on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct Found {
 }
 
 /// How often conntrack has to see a packet of connections that it forgets after these times, in seconds: three
-/// times in the shortest, but at least every 16.
+/// times in the shortest, but at least every [`LOOK_AGAIN_S`].
 #[must_use]
 pub fn look_again_s(timeouts_s: impl IntoIterator<Item = u32>) -> u32 {
     let shortest = timeouts_s.into_iter().min().unwrap_or(u32::MAX);
@@ -60,11 +61,11 @@ mod tests {
     #[test]
     fn conntrack_sees_a_packet_three_times_before_it_forgets() {
         for (timeouts, expected) in [
-            (vec![30, 120, 432_000], 10),
-            (vec![120, 60], 16),
-            (vec![48], 16),
-            (vec![47], 15),
-            (vec![], 16),
+            (vec![120, 432_000], 30),
+            (vec![120, 60], 20),
+            (vec![90], 30),
+            (vec![89], 29),
+            (vec![], 30),
             (vec![2, 30], 1),
             (vec![0], 1),
         ] {

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use uplink_common::path::FIRST_LOOK_S;
 use uplink_common::record::DEFAULT_FLOWS;
 use uplink_lab::daemon::binary;
+use uplink_userspace::fast::LOOK_AGAIN_S;
 
 use crate::wire::Wire;
 
@@ -77,10 +78,19 @@ pub struct Contestant {
     pub driver: Option<&'static str>,
     /// How long after its first packets a flow is in its best way, in seconds.
     pub settles_s: u64,
+    /// So often each flow takes a longer way, in seconds.
+    pub again_s: u64,
     /// The first gateway's share.
     pub share: Option<f64>,
     set_up: fn(&Wire, Case, u32) -> Result<Guard>,
     fits: fn(Case) -> bool,
+}
+
+impl Contestant {
+    /// From a flow's packet that takes the longer way to the next one, which has to come first.
+    pub fn period(&self, flows: u32) -> Duration {
+        Duration::from_secs(self.again_s) + Duration::from_secs_f64(f64::from(flows) / PACKETS_A_SECOND)
+    }
 }
 
 /// What has to end before the namespaces do.
@@ -105,6 +115,8 @@ impl Drop for Guard {
     }
 }
 
+/// About what one CPU does with flows that are drawn from a million.
+const PACKETS_A_SECOND: f64 = 500_000.0;
 const PASS: Option<&str> = Some("wire_pass");
 const BALANCED: Option<f64> = Some(0.75);
 
@@ -115,6 +127,7 @@ pub const ALL: &[Contestant] = &[
         about: "the wire alone: the router's driver drops every packet",
         driver: Some("wire_drop"),
         settles_s: 0,
+        again_s: 0,
         share: None,
         set_up: |_, _, _| Ok(Guard::default()),
         fits: |case| !case.nat,
@@ -124,6 +137,7 @@ pub const ALL: &[Contestant] = &[
         about: "one default route, no choice",
         driver: PASS,
         settles_s: 0,
+        again_s: 0,
         share: Some(1.0),
         set_up: |wire, case, _| plain(wire, case),
         fits: |_| true,
@@ -133,6 +147,7 @@ pub const ALL: &[Contestant] = &[
         about: "the kernel's multipath route, hash policy 1",
         driver: PASS,
         settles_s: 0,
+        again_s: 0,
         share: BALANCED,
         set_up: |wire, case, _| multipath(wire, case),
         fits: |_| true,
@@ -142,6 +157,7 @@ pub const ALL: &[Contestant] = &[
         about: "a resilient nexthop group, hash policy 1",
         driver: PASS,
         settles_s: 0,
+        again_s: 0,
         share: BALANCED,
         set_up: |wire, case, _| resilient(wire, case),
         fits: |_| true,
@@ -151,6 +167,7 @@ pub const ALL: &[Contestant] = &[
         about: "nftables: jhash, the connection's mark, a rule for each mark",
         driver: PASS,
         settles_s: 0,
+        again_s: 0,
         share: BALANCED,
         set_up: |wire, case, _| nftables(wire, case),
         fits: |_| true,
@@ -160,6 +177,7 @@ pub const ALL: &[Contestant] = &[
         about: "iptables in the way of mwan3: the connection's mark, chains by interface, statistic",
         driver: PASS,
         settles_s: 0,
+        again_s: 0,
         share: BALANCED,
         set_up: |wire, case, _| mwan3(wire, case),
         fits: |_| true,
@@ -169,6 +187,7 @@ pub const ALL: &[Contestant] = &[
         about: "uplink: the packet's mark, a rule for each",
         driver: PASS,
         settles_s: 0,
+        again_s: 0,
         share: BALANCED,
         set_up: |wire, case, flows| start(wire, case, flows, "mode = \"mark\"\n"),
         fits: |_| true,
@@ -178,6 +197,7 @@ pub const ALL: &[Contestant] = &[
         about: "uplink: straight to the gateway, past the kernel's forwarding",
         driver: PASS,
         settles_s: 0,
+        again_s: 0,
         share: BALANCED,
         set_up: |wire, case, flows| start(wire, case, flows, "mode = \"nexthop\"\n"),
         fits: |case| !case.nat,
@@ -187,6 +207,7 @@ pub const ALL: &[Contestant] = &[
         about: "uplink: known flows are rewritten and sent on at the wire",
         driver: None,
         settles_s: FIRST_LOOK_S as u64 + 1,
+        again_s: LOOK_AGAIN_S as u64,
         share: BALANCED,
         set_up: |wire, case, flows| start(wire, case, flows, "attach = \"xdp\"\n"),
         fits: |_| true,

@@ -190,7 +190,7 @@ fn sample_of(contestant: &Contestant, case: Case, flows: u32, packets: u32) -> R
     wire.warm(case.v6, flows)?;
     if contestant.settles_s != 0 {
         std::thread::sleep(Duration::from_secs(contestant.settles_s));
-        wire.warm(case.v6, flows)?;
+        wire.spread(case.v6, flows, contestant.period(flows))?;
     }
     let sample = undisturbed(&mut wire, case, flows, packets)?;
     // One flow has one uplink.

@@ -7,7 +7,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, MapData, PerCpuArray};
@@ -23,6 +23,8 @@ use uplink_lab::process::own_time;
 const PARTS: u32 = 20;
 /// Frames that are in flight at one time; a ring of veth takes 256.
 const BATCH: u32 = 64;
+/// In how many pieces flows are spread over time.
+const PIECES: u32 = 64;
 /// `struct xdp_md` of `linux/bpf.h`, as far as it says anything: the frame's end and the interface it came in by.
 const CONTEXT: usize = 24;
 /// The MAC addresses at the far end: of the gateways by their last byte, 0 of the clients.
@@ -95,6 +97,20 @@ impl Wire {
         std::thread::sleep(Duration::from_millis(50));
         self.set(v6, flows, |load| load.answer = 1)?;
         self.send(2 * flows.max(1_000)).map(drop)
+    }
+
+    /// Sends a packet of every flow and has it answered, evenly over some time: what is due a while after a packet is
+    /// due at any moment for some then, as with users' flows.
+    pub fn spread(&mut self, v6: bool, flows: u32, time: Duration) -> Result<()> {
+        let begun = Instant::now();
+        self.set(v6, flows, |load| load.answer = 1)?;
+        let pieces = flows.min(PIECES);
+        for n in 0..pieces {
+            let until = |n: u32| (u64::from(flows) * u64::from(n) / u64::from(pieces)) as u32;
+            self.send(until(n + 1) - until(n))?;
+            std::thread::sleep((time * (n + 1) / pieces).saturating_sub(begun.elapsed()));
+        }
+        Ok(())
     }
 
     /// Sends packets of flows drawn at random, and measures.

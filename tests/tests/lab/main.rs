@@ -95,6 +95,7 @@ const LIMITS: &[(&str, Duration)] = &[
     ("names_learned_host", Duration::from_secs(120)),
     ("events_told", Duration::from_secs(90)),
     ("hooks_in_nobodys_way", Duration::from_secs(180)),
+    ("fast_kept", Duration::from_secs(120)),
 ];
 
 const SCENARIOS: &[Scenario] = &[

@@ -8,11 +8,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use uplink_common::path::Port;
-use uplink_common::{Family, FlowKey, hop};
+use uplink_common::{Family, FlowKey};
 
 use super::Daemon;
 use crate::config::Attach;
 use crate::conntrack::Connection;
+use crate::fast::LOOK_AGAIN_S;
 use crate::fast::closed::{self, Closed};
 use crate::fast::drivers;
 use crate::fast::look::Looker;
@@ -108,7 +109,7 @@ impl Daemon {
         }
         let (on, why_not, look_again_s) = match self.look_for_fast().await {
             Ok((why_not, look_again_s)) => (look::forwards(&self.ports), why_not, look_again_s),
-            Err(e) => ([false; 2], Some(format!("{e:#}")), hop::LOOK_AGAIN_S),
+            Err(e) => ([false; 2], Some(format!("{e:#}")), LOOK_AGAIN_S),
         };
         self.warn_of_fast(why_not.as_deref());
         if on != self.fast.on || why_not != self.fast.why_not || look_again_s != self.maps.fast.look_again_s()
@@ -125,7 +126,7 @@ impl Daemon {
         if self.fast.eyes.is_none() {
             return;
         }
-        self.switch_fast([false; 2], None, hop::LOOK_AGAIN_S);
+        self.switch_fast([false; 2], None, LOOK_AGAIN_S);
         match self.loaded.detach_other_wires(&[]) {
             Ok(()) => self.fast = FastPath::default(),
             Err(e) => tracing::error!("taking the program off the wire: {e:#}"),

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result};
 
+use uplink_common::path::FIRST_LOOK_S;
+
 use super::rules::{self, Judged};
 use super::{Found, devices, look_again_s, queues};
 use crate::loader::{Attached, Port};
@@ -16,11 +18,12 @@ const EVENTS: &str = "net/netfilter/nf_conntrack_events";
 /// Kernels before 6.0 can give connections helpers without a rule.
 const HELPER: &str = "net/netfilter/nf_conntrack_helper";
 /// How long the connections that may go fast live without a packet.
-const TIMEOUTS: [&str; 3] = [
-    "net/netfilter/nf_conntrack_udp_timeout",
+const TIMEOUTS: [&str; 2] = [
     "net/netfilter/nf_conntrack_udp_timeout_stream",
     "net/netfilter/nf_conntrack_tcp_timeout_established",
 ];
+/// How long datagrams do before they are a stream, which they are when they have been looked at twice.
+const FIRST_TIMEOUT: &str = "net/netfilter/nf_conntrack_udp_timeout";
 
 /// Looks again and again. The ruleset, which may be large, is read only after a change.
 #[derive(Debug, Default)]
@@ -37,13 +40,10 @@ impl Looker {
     /// What stands in the way of what comes in at `ports` and leaves by them, where `ours` is not in
     /// the way.
     pub async fn look(&mut self, ours: &Attached, ports: &[Port]) -> Found {
-        let timeouts = TIMEOUTS
-            .iter()
-            .filter_map(|path| sysctl::read(path)?.parse().ok());
         let mut found = Found {
             obstacles: Ok(Vec::new()),
             warnings: Vec::new(),
-            look_again_s: look_again_s(timeouts),
+            look_again_s: look_again_s(timeouts_s()),
         };
         match self.obstacles(ours, ports).await {
             Ok(obstacles) => found.obstacles = Ok(obstacles),
@@ -77,6 +77,13 @@ impl Looker {
         }
         Ok(found)
     }
+}
+
+/// The first one counts where the first look comes too late for it.
+fn timeouts_s() -> impl Iterator<Item = u32> {
+    let read = |path| sysctl::read(path)?.parse().ok();
+    let first = read(FIRST_TIMEOUT).filter(|timeout| *timeout < 3 * FIRST_LOOK_S);
+    TIMEOUTS.into_iter().filter_map(read).chain(first)
 }
 
 fn conntrack() -> Vec<String> {
