@@ -1,4 +1,4 @@
-//! The fast path: what the kernel made of a flow's packets, half a cache line for each direction, so that the next
+//! The fast path: what the kernel made of a flow's packets, a line of a table for each direction, so that the next
 //! ones are rewritten and sent on before the kernel has made a packet of them.
 
 mod asked;
@@ -68,7 +68,8 @@ pub const TWICE: u8 = 2;
 /// [`Path::flags`]: it leaves by an uplink, and its source is what changes; otherwise its destination.
 pub const OUTWARD: u8 = 4;
 
-/// Maps `paths_v4` and `paths_v6`: the path of a flow in one direction. Two of IPv4 share a cache line.
+/// Maps `paths_v4` and `paths_v6`: the path of a flow in one direction. Two of IPv4 share a cache line; one of IPv6
+/// lies in two, wherever it begins.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Path<E: Ends> {
@@ -90,7 +91,7 @@ pub struct Path<E: Ends> {
     pub proto: u8,
     /// [`ANSWERED`], [`TWICE`], [`OUTWARD`].
     pub flags: u8,
-    /// Always zero: so many of them fill cache lines.
+    /// Always zero: so many of them fill words.
     pub pad: E::Pad,
 }
 
@@ -173,7 +174,7 @@ pub const fn places(place: u64, buckets: u32) -> [u32; 2] {
 }
 
 const _: () = assert!(size_of::<Path<Ends4>>() == 32);
-const _: () = assert!(size_of::<Path<Ends6>>() == 128);
+const _: () = assert!(size_of::<Path<Ends6>>() == 72);
 const _: () = assert!(size_of::<Port>() == 16);
 const _: () = assert!(size_of::<Fast>() == 20);
 

@@ -23,8 +23,8 @@ const EDGES: u8 = 0x07;
 const ACK: u8 = 0x10;
 /// Names are learned from every packet of it.
 const DNS: [u8; 2] = 53_u16.to_be_bytes();
-/// Where the table has no room, one packet in so many is asked about: to ask and find none costs as much as the kernel's
-/// way itself, and flows without a path would do it with every packet.
+/// Where the table has no room, one packet in so many of flows without a path is asked about: to ask and find none costs as
+/// much as the kernel's way itself, and they would do it with every packet.
 const ONE_IN: u64 = 16;
 
 /// At ingress: a packet of a flow whose path may be learned. `from` is the uplink that it came in by, or 0.
@@ -38,12 +38,13 @@ pub fn ask(ctx: &TcContext, config: &Config, from: u32, policy: u32) {
 /// Not inlined: most hosts have no fast path.
 #[inline(never)]
 fn note(ctx: &TcContext, config: &Config, fast: &Fast, (from, policy): (u32, u32)) {
-    if is_left_out() {
-        return;
-    }
+    let is_left_out = is_left_out();
     let Some(print) = print(ctx) else {
         return;
     };
+    if is_left_out && !is_known(config, fast, print) {
+        return;
+    }
     let tag = hash::flow(config.seed, &print.key) as u32 | 1;
     let Some(asked) = ASKED.get_ptr_mut(place(tag)) else {
         return;
@@ -60,7 +61,28 @@ fn note(ctx: &TcContext, config: &Config, fast: &Fast, (from, policy): (u32, u32
     let _ = unsafe { bpf_set_hash(ctx.skb.skb, tag) };
 }
 
-/// Whether the packet is one of those that are not asked about.
+/// Whether the flow has a place in its table, and needs no room: it goes on with it.
+///
+/// Not inlined: only where a table is full.
+#[inline(never)]
+fn is_known(config: &Config, fast: &Fast, print: &Print) -> bool {
+    let proto = print.key.proto;
+    if print.version == 4 {
+        let Some(path) = Ends4::draft() else {
+            return false;
+        };
+        ends4(&print.key, &mut path.ends);
+        paths::find(config.seed, fast, &path.ends, proto).is_some()
+    } else {
+        let Some(path) = Ends6::draft() else {
+            return false;
+        };
+        ends6(&print.key, &mut path.ends);
+        paths::find(config.seed, fast, &path.ends, proto).is_some()
+    }
+}
+
+/// Whether the packet is one of those that are not asked about, unless their flow is known.
 #[inline(always)]
 fn is_left_out() -> bool {
     let Some(unasked) = unasked() else {

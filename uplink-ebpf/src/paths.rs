@@ -1,4 +1,4 @@
-//! The paths that flows were seen to take, half a cache line for each direction, and the ways that many of them share.
+//! The paths that flows were seen to take, a line of a table for each direction, and the ways that many of them share.
 
 use uplink_common::{
     Config, Family, Seed,
@@ -66,9 +66,7 @@ impl Table for Ends6 {
 
     #[inline(always)]
     fn read(line: &Path<Self>) -> Path<Self> {
-        // The rest is empty.
-        let [a, b, c, d, e, f, g, h, i] = read_words!(line, 0 1 2 3 4 5 6 7 8);
-        let words: [u64; 16] = [a, b, c, d, e, f, g, h, i, 0, 0, 0, 0, 0, 0, 0];
+        let words: [u64; 9] = read_words!(line, 0 1 2 3 4 5 6 7 8);
         // SAFETY: of the same size, and any bits are a path.
         unsafe { core::mem::transmute(words) }
     }

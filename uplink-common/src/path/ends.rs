@@ -209,7 +209,7 @@ fn words(address: &[u8; 16]) -> [u64; 2] {
 
 impl Address for [u8; 16] {
     const FAMILY: Family = Family::V6;
-    type Pad = [u32; 15];
+    type Pad = [u32; 1];
 
     #[inline(always)]
     fn is(&self, other: &Self) -> bool {

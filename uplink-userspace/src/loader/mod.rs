@@ -85,17 +85,13 @@ impl Room {
 
     /// The maps whose size is not always the same.
     fn entries(self) -> [(&'static str, u32); 6] {
-        let [v4, v6] = if self.fast {
-            fast::lines(self.flows)
-        } else {
-            [LINES; 2]
-        };
+        let paths = if self.fast { fast::lines(self.flows) } else { LINES };
         let [asked, ways] = if self.fast { [ASKED, MAX_WAYS] } else { [1; 2] };
         [
             (maps::FLOWS, self.flows),
             (maps::RECENT, recent::lines(self.flows)),
-            ("paths_v4", v4),
-            ("paths_v6", v6),
+            ("paths_v4", paths),
+            ("paths_v6", paths),
             ("ways", ways as u32),
             ("asked", asked as u32),
         ]

@@ -9,13 +9,11 @@ use uplink_common::path::{
 };
 use uplink_common::{Family, FlowKey, Seed};
 
-/// How many lines the tables of both families have, for a flow table of so many entries. A flow takes one for each
-/// direction, and one in twenty finds no room in a table that is three quarters full. Those of IPv6 are four times as
-/// large, so they are fewer.
+/// How many lines the table of each family has, for a flow table of so many entries. A flow takes one for each
+/// direction, and one in twenty finds no room in a table that is three quarters full.
 #[must_use]
-pub fn lines(flows: u32) -> [u32; 2] {
-    let flows = flows.next_power_of_two();
-    [flows.saturating_mul(2), flows]
+pub fn lines(flows: u32) -> u32 {
+    flows.next_power_of_two().saturating_mul(2)
 }
 
 /// Switches the fast path and tells it what is valid.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use uplink_common::path::FIRST_LOOK_S;
 use uplink_lab::topology::elsewhere;
 use uplink_lab::traffic::Tally;
 use uplink_lab::{Family, Isp, Lab, Shape};
@@ -155,9 +156,9 @@ pub fn failed_over() -> Result<()> {
 
 /// More flows than the table has room for: those that find none are the kernel's, and nobody else notices.
 pub fn full() -> Result<()> {
-    // An IPv6 table of 1,024 lines.
+    // 2,048 lines, so that they are nearly full with both ways of all.
     const TABLE: &str = "flows = 1024\n";
-    const MANY: usize = 700;
+    const MANY: usize = 960;
     const FEW: usize = 60;
     let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("two sockets for each flow")?;
@@ -165,12 +166,14 @@ pub fn full() -> Result<()> {
     let daemon = daemon(&lab, TABLE)?;
     let mut flows = Flows::open(&lab, Family::V6, MANY)?;
     flows.expect_whole("learned", 4)?;
+    // Those that have a place go on with it when the kernel has to have a look at them.
+    pause(f64::from(FIRST_LOOK_S));
+    flows.expect_whole("looked at again", 2)?;
     let before = packets(&daemon, "fast")?;
     flows.expect_whole("as far as there is room", 2)?;
     let (fast, all) = (packets(&daemon, "fast")? - before, 4 * MANY as u64);
     println!("    {fast} of {all} packets by the fast path while the table is full");
-    // Both ways of at most 512 flows have room.
-    ensure!(fast > all / 4 && fast <= 4 * 512, "{fast} of {all}");
+    ensure!(fast > all / 2 && fast < all, "{fast} of {all}");
     // Then there is room for those who still have something to say.
     lab.router.nft("table inet other {}")?;
     flows.0.truncate(FEW);
