@@ -4,7 +4,7 @@ use crate::{Addr, Family, Filter, Seed};
 
 /// Number of the contract between programs, maps and user space. Raised when a record, a map
 /// or a meaning changes; pins of another ABI are refused, not reinterpreted.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;
 
 /// Entries of the slot table: a prime, as Maglev (Eisenbud et al., NSDI 2016) wants it, and
 /// large enough that shares are within 0.1 points of the weights.
