@@ -181,7 +181,7 @@ fn passes<E: Ends>(
     length: u16,
 ) -> Option<&'static Port> {
     let stale = path.age_s(now.at_s) >= paths::trust_s(path, now.fast);
-    if stale || path.flags & ANSWERED == 0 || length > path.longest {
+    if stale || path.flags & ANSWERED == 0 || length > path.longest || way.is_closed() {
         return None;
     }
     let entry = port(way.entry)?;

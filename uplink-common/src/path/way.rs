@@ -30,7 +30,25 @@ impl PartialEq for Way {
     }
 }
 
+/// Of the first byte of a MAC address: it is not a single station's.
+const GROUP: u8 = 1;
+
 impl Way {
+    /// What it becomes when nobody may take it any more. It keeps its place until the generation ends: the next one to the same address
+    /// has to come somewhere else, or old paths would be valid again.
+    #[must_use]
+    pub const fn closed(mut self) -> Self {
+        self.next[0] |= GROUP;
+        self
+    }
+
+    /// Whether nobody may take it any more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.next[0] & GROUP != 0
+    }
+
     #[inline(always)]
     pub(super) const fn words(&self) -> [u64; 2] {
         let [a, b, c, d, e, f] = self.next;
@@ -40,6 +58,13 @@ impl Way {
             u64::from_ne_bytes([g, h, i, j, a, b, c, d]),
             u64::from_ne_bytes([e, f, k, l, self.entry, self.exit, self.from, self.to]),
         ]
+    }
+
+    /// Whether a way that is there has nowhere else to go if it is closed.
+    #[must_use]
+    pub const fn is_last_try(&self, number: u32) -> bool {
+        let tries = number.wrapping_sub(self.place()) & (MAX_WAYS as u32 - 1);
+        tries + 1 >= WAY_TRIES
     }
 
     /// Where it may be in the map: here, or in one of the [`WAY_TRIES`] from here on.

@@ -1,7 +1,7 @@
 //! The fast path follows what is on the host: a look decides, one store switches, and whatever changes makes void what
 //! was learned.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,18 +17,20 @@ use crate::fast::LOOK_AGAIN_S;
 use crate::fast::closed::{self, Closed};
 use crate::fast::drivers;
 use crate::fast::look::Looker;
-use crate::fast::watch::{self, Bump};
+use crate::fast::watch::{self, Bump, Neighbour};
 use crate::links::{self, Wire};
 use crate::loader::Loaded;
 use crate::nexthop::{self, look};
 use crate::status::Warning;
 
-/// More connections than these at once: it is quicker to learn all flows anew.
-const MANY: usize = 256;
+/// More connections than these within [`ONCE_MORE`]: it is quicker to learn all flows anew. Conntrack takes away 64,000 a second
+/// at most that have expired (`GC_SCAN_EXPIRED_MAX` of the kernel), and nobody else's flows may suffer from that.
+const MANY: usize = 1 << 16;
 
-/// The answers of a connection that is gone take the fast path for so long: they are to packets that took it when
-/// conntrack had forgotten already, and would find nobody in the kernel.
-const ANSWERS: Duration = Duration::from_millis(500);
+/// What is gone is forgotten once more after so long. The answers of a connection take the fast path until then: they are to
+/// packets that took it when conntrack had forgotten already, and would find nobody in the kernel. And a packet to a neighbour may
+/// have been on its way past the kernel, and learned from, when that was lost.
+const ONCE_MORE: Duration = Duration::from_millis(500);
 
 /// Code of the warning about flows that cannot take the fast path.
 const NOT_FAST: &str = "not-fast";
@@ -43,8 +45,14 @@ pub(super) struct FastPath {
     /// Why not, or not all of them.
     why_not: Option<String>,
     eyes: Option<Eyes>,
-    /// Connections that are gone, and when their answers are forgotten, too.
-    gone: VecDeque<(Instant, Connection)>,
+    /// What is gone, and when it is forgotten once more.
+    gone: VecDeque<(Instant, Gone)>,
+}
+
+/// What paths were learned of.
+enum Gone {
+    Connection(Connection),
+    Neighbour(Neighbour),
 }
 
 /// Without them there is no fast path.
@@ -263,16 +271,26 @@ impl Daemon {
     /// Something was seen that makes void what was learned of some flows, or of all.
     pub(super) async fn heard_fast(&mut self, seen: Seen) {
         match seen {
+            Seen::Change(bump) if bump.causes.is_empty() => self.lose_neighbours(bump.lost),
             Seen::Change(bump) => {
+                tracing::debug!(of = ?bump.causes, "a change makes void what was learned of flows");
                 self.advance_fast();
                 if let Some(eyes) = self.fast.eyes.as_mut().filter(|_| bump.of_rules()) {
                     eyes.looker.rules_changed();
                 }
                 self.follow_fast().await;
             }
-            Seen::Closed(Closed::Gone(gone)) if gone.len() <= MANY => self.forget_fast(&gone),
-            Seen::LongGone => self.forget_answers(),
-            Seen::Closed(_) => self.advance_fast(),
+            Seen::Closed(Closed::Gone(gone)) if self.fast.gone.len() + gone.len() <= MANY => {
+                self.forget_fast(&gone);
+            }
+            Seen::Closed(_) => {
+                tracing::debug!(
+                    "too many connections are gone to forget one by one: all flows are learned anew"
+                );
+                self.fast.gone = VecDeque::new();
+                self.advance_fast();
+            }
+            Seen::LongGone => self.forget_once_more(),
             Seen::Blind => {
                 self.fast.eyes = None;
                 self.advance_fast();
@@ -288,18 +306,45 @@ impl Daemon {
         }
     }
 
-    fn forget_fast(&mut self, gone: &[Connection]) {
-        self.forget_keys(gone.iter().map(|c| &c.original));
-        let due = Instant::now() + ANSWERS;
-        self.fast.gone.extend(gone.iter().map(|c| (due, *c)));
+    /// Flows to these take the kernel's way again.
+    fn lose_neighbours(&mut self, lost: BTreeSet<Neighbour>) {
+        self.close_ways(&lost);
+        let due = Instant::now() + ONCE_MORE;
+        self.fast
+            .gone
+            .extend(lost.into_iter().map(|n| (due, Gone::Neighbour(n))));
     }
 
-    /// Questions first, which may be known again: none may take the fast path whose answer does not.
-    fn forget_answers(&mut self) {
+    fn close_ways(&mut self, lost: &BTreeSet<Neighbour>) {
+        if let Err(e) = self.maps.fast.close(lost) {
+            tracing::warn!("forgetting the ways to neighbours that are lost: {e:#}");
+            self.advance_fast();
+        }
+    }
+
+    fn forget_fast(&mut self, gone: &[Connection]) {
+        self.forget_keys(gone.iter().map(|c| &c.original));
+        let due = Instant::now() + ONCE_MORE;
+        self.fast
+            .gone
+            .extend(gone.iter().map(|c| (due, Gone::Connection(*c))));
+    }
+
+    fn forget_once_more(&mut self) {
         let now = Instant::now();
         let due = self.fast.gone.partition_point(|(due, _)| *due <= now);
-        let gone: Vec<Connection> = self.fast.gone.drain(..due).map(|(_, c)| c).collect();
-        self.forget_keys(gone.iter().flat_map(|c| [&c.original, &c.reply]));
+        let (mut connections, mut neighbours) = (Vec::new(), BTreeSet::new());
+        for (_, gone) in self.fast.gone.drain(..due) {
+            match gone {
+                Gone::Connection(connection) => connections.push(connection),
+                Gone::Neighbour(neighbour) => _ = neighbours.insert(neighbour),
+            }
+        }
+        // Questions first, which may be known again: none may take the fast path whose answer does not.
+        self.forget_keys(connections.iter().flat_map(|c| [&c.original, &c.reply]));
+        if !neighbours.is_empty() {
+            self.close_ways(&neighbours);
+        }
     }
 
     fn forget_keys<'a>(&mut self, mut keys: impl Iterator<Item = &'a FlowKey>) {

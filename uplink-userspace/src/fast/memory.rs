@@ -10,7 +10,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
 
-use super::watch::Cause;
+use super::watch::{Bump, Cause, Neighbour};
 use crate::links;
 
 /// `struct nlmsghdr`.
@@ -33,27 +33,30 @@ impl Memory {
     /// Learns from an answer, where nothing is news.
     pub fn learn(&mut self, message: &Message) {
         match message {
-            Message::NewLink(link) => drop(self.link(link)),
-            Message::NewAddress(address) => drop(self.address(address)),
-            Message::NewNeighbour(neighbour) => drop(self.neighbour(neighbour)),
+            Message::NewLink(link) => _ = self.link(link),
+            Message::NewAddress(address) => _ = self.address(address),
+            Message::NewNeighbour(neighbour) => _ = self.neighbour(neighbour),
             _ => {}
         }
     }
 
     /// What changed by the events of a datagram.
-    pub fn news(&mut self, mut datagram: &[u8]) -> Vec<Cause> {
-        let mut causes = Vec::new();
+    pub fn news(&mut self, mut datagram: &[u8]) -> Bump {
+        let mut news = Bump::default();
         while let Ok(message) = NetlinkBuffer::new_checked(datagram) {
             let length = message.length() as usize;
             let body = datagram.get(HEADER..length).unwrap_or_default();
-            causes.extend(self.event(message.message_type(), body));
+            match message.message_type() {
+                kind @ (libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH) => self.of_neighbour(kind, body, &mut news),
+                kind => news.causes.extend(self.event(kind, body)),
+            }
             datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
-        if !datagram.is_empty() && causes.is_empty() {
+        if !datagram.is_empty() {
             // Cut off.
-            causes.push(Cause::Lost);
+            news.causes.insert(Cause::Lost);
         }
-        causes
+        news
     }
 
     fn event(&mut self, kind: u16, body: &[u8]) -> Option<Cause> {
@@ -78,15 +81,15 @@ impl Memory {
                 }
                 Some(Cause::Address)
             }
-            libc::RTM_NEWNEIGH => match NeighbourMessage::parse(body) {
-                Ok(neighbour) if !self.neighbour(&neighbour) => None,
-                _ => Some(Cause::Neighbour),
-            },
-            libc::RTM_DELNEIGH => match NeighbourMessage::parse(body) {
-                Ok(neighbour) if !self.forget(&neighbour) => None,
-                _ => Some(Cause::Neighbour),
-            },
             other => Some(cause(other)),
+        }
+    }
+
+    fn of_neighbour(&mut self, kind: u16, body: &[u8], news: &mut Bump) {
+        match NeighbourMessage::parse(body) {
+            Ok(neighbour) if kind == libc::RTM_NEWNEIGH => news.lost.extend(self.neighbour(&neighbour)),
+            Ok(neighbour) => news.lost.extend(self.forget(&neighbour)),
+            Err(_) => drop(news.causes.insert(Cause::Lost)),
         }
     }
 
@@ -123,28 +126,22 @@ impl Memory {
         self.addresses.insert(key(address), new.clone()) != Some(new)
     }
 
-    /// Whether one that could be sent to is somewhere else, or not known where. A new one changes nothing for
-    /// flows that are under way.
-    fn neighbour(&mut self, neighbour: &NeighbourMessage) -> bool {
-        let Some(address) = links::neighbour_address(neighbour) else {
-            return false;
+    /// One that could be sent to, and is somewhere else now, or not known where. A new one changes nothing for flows that
+    /// are under way.
+    fn neighbour(&mut self, neighbour: &NeighbourMessage) -> Option<Neighbour> {
+        let Some(now) = links::neighbour_mac(neighbour) else {
+            return self.forget(neighbour);
         };
-        let key = (neighbour.header.ifindex, address);
-        match links::neighbour_mac(neighbour) {
-            Some(mac) => self
-                .neighbours
-                .insert(key, mac)
-                .is_some_and(|before| before != mac),
-            None => self.neighbours.remove(&key).is_some(),
-        }
+        let ifindex = neighbour.header.ifindex;
+        let key = (ifindex, links::neighbour_address(neighbour)?);
+        let before = self.neighbours.insert(key, now).filter(|before| *before != now);
+        before.map(|mac| Neighbour { ifindex, mac })
     }
 
-    fn forget(&mut self, neighbour: &NeighbourMessage) -> bool {
-        let Some(address) = links::neighbour_address(neighbour) else {
-            return false;
-        };
-        let key = (neighbour.header.ifindex, address);
-        self.neighbours.remove(&key).is_some()
+    fn forget(&mut self, neighbour: &NeighbourMessage) -> Option<Neighbour> {
+        let ifindex = neighbour.header.ifindex;
+        let key = (ifindex, links::neighbour_address(neighbour)?);
+        self.neighbours.remove(&key).map(|mac| Neighbour { ifindex, mac })
     }
 }
 

@@ -63,8 +63,6 @@ pub enum Cause {
     Rule,
     /// A next hop object.
     NextHop,
-    /// A neighbour that could be sent to is elsewhere, silent or forgotten.
-    Neighbour,
     /// A qdisc, a class, a filter or a chain of filters.
     Queue,
     /// Whether an interface forwards, or looks at source addresses.
@@ -75,16 +73,48 @@ pub enum Cause {
     Lost,
 }
 
-/// Every flow has to take the kernel's way again.
+/// A neighbour that could be sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    /// Index of the interface that it is at.
+    pub ifindex: u32,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+}
+
+/// Flows have to take the kernel's way again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bump(pub BTreeSet<Cause>);
+pub struct Bump {
+    /// All flows, if there is any.
+    pub causes: BTreeSet<Cause>,
+    /// Those to these, which are elsewhere, silent or forgotten.
+    pub lost: BTreeSet<Neighbour>,
+}
 
 impl Bump {
     /// Whether the ruleset has to be judged anew.
     #[must_use]
     pub fn of_rules(&self) -> bool {
         let about_rules = [Cause::Start, Cause::Firewall, Cause::Lost];
-        about_rules.iter().any(|cause| self.0.contains(cause))
+        about_rules.iter().any(|cause| self.causes.contains(cause))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.causes.is_empty() && self.lost.is_empty()
+    }
+
+    fn extend(&mut self, more: Self) {
+        self.causes.extend(more.causes);
+        self.lost.extend(more.lost);
+    }
+}
+
+impl From<Cause> for Bump {
+    fn from(cause: Cause) -> Self {
+        Self {
+            causes: BTreeSet::from([cause]),
+            ..Self::default()
+        }
     }
 }
 
@@ -158,7 +188,7 @@ async fn remember() -> Result<Memory> {
 }
 
 async fn ring(mut sources: Sources, sender: mpsc::Sender<Bump>) {
-    let mut owed = BTreeSet::from([Cause::Start]);
+    let mut owed = Bump::from(Cause::Start);
     let mut free_at = Instant::now();
     let (mut route, mut ipsec) = (Vec::with_capacity(DATAGRAM), Vec::with_capacity(DATAGRAM));
     loop {
@@ -169,8 +199,8 @@ async fn ring(mut sources: Sources, sender: mpsc::Sender<Bump>) {
                 Some(true) => owed.extend(sources.memory.news(&route)),
                 Some(false) => {
                     // What comes while we look is judged by what we find: it rings before and after.
-                    let _ = sender.try_send(Bump(BTreeSet::from([Cause::Lost])));
-                    owed.insert(Cause::Lost);
+                    let _ = sender.try_send(Cause::Lost.into());
+                    owed.extend(Cause::Lost.into());
                     match remember().await {
                         Ok(memory) => sources.memory = memory,
                         Err(error) => return tracing::warn!("nobody watches the fast path: {error:#}"),
@@ -179,15 +209,15 @@ async fn ring(mut sources: Sources, sender: mpsc::Sender<Bump>) {
                 None => return,
             },
             received = policies(&sources.ipsec, &mut ipsec) => match told(received) {
-                Some(_) => drop(owed.insert(Cause::Ipsec)),
+                Some(_) => owed.extend(Cause::Ipsec.into()),
                 None => return,
             },
             event = sources.nft.recv() => match event {
-                Some(_) => drop(owed.insert(Cause::Firewall)),
+                Some(_) => owed.extend(Cause::Firewall.into()),
                 None => return,
             },
             Ok(room) = turn(&sender, free_at), if !owed.is_empty() => {
-                room.send(Bump(std::mem::take(&mut owed)));
+                room.send(std::mem::take(&mut owed));
                 free_at = Instant::now() + PERIOD;
             }
             () = sender.closed() => return,

@@ -1,13 +1,20 @@
 //! The maps of the fast path.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use uplink_common::path::{
-    self, Ends, Ends4, Ends6, FAST_V4, FAST_V6, Fast, GENERATION_S, LINES, PORTS, Path, Port,
+    self, Ends, Ends4, Ends6, FAST_V4, FAST_V6, Fast, GENERATION_S, LINES, MAX_WAYS, PORTS, Path, Port, Way,
 };
 use uplink_common::{Family, FlowKey, Seed};
+
+use super::memory::Memory;
+use crate::fast::watch::Neighbour;
+
+/// So many closed ways may keep their places; more, and they are in the way of others.
+const CLOSED: usize = MAX_WAYS / 8;
 
 /// How many lines the table of each family has, for a flow table of so many entries. A flow takes one for each
 /// direction, and one in twenty finds no room in a table that is three quarters full.
@@ -20,6 +27,9 @@ pub fn lines(flows: u32) -> u32 {
 pub struct FastMaps {
     fast: Array<MapData, Fast>,
     ports: Array<MapData, Port>,
+    ways: Memory<Way>,
+    /// How many were closed in this generation.
+    closed: usize,
     v4: Array<MapData, Path<Ends4>>,
     v6: Array<MapData, Path<Ends6>>,
     /// What was written last.
@@ -42,6 +52,8 @@ impl FastMaps {
             record,
             raised: Instant::now(),
             ports: take("ports")?.try_into()?,
+            ways: Memory::new("ways", take("ways")?)?,
+            closed: 0,
             v4: take("paths_v4")?.try_into()?,
             v6: take("paths_v6")?.try_into()?,
             written: Vec::new(),
@@ -111,6 +123,26 @@ impl FastMaps {
         })
     }
 
+    /// Makes void the paths to these next hops: the kernel may send their packets elsewhere from now on.
+    ///
+    /// # Errors
+    /// When the map cannot be mapped, or the kernel refuses.
+    pub fn close(&mut self, lost: &BTreeSet<Neighbour>) -> Result<()> {
+        let lost: BTreeSet<(u8, [u8; 6])> = lost.iter().map(|n| (n.ifindex as u8, n.mac)).collect();
+        let mut is_crowded = false;
+        for index in 0..self.ways.elements() {
+            let way = self.ways.read(index)?;
+            if way.generation == self.record.generation && lost.contains(&(way.exit, way.next)) {
+                // One byte changes, so nobody reads half of it.
+                self.ways.write(index, way.closed())?;
+                self.closed += 1;
+                is_crowded |= self.closed > CLOSED || way.is_last_try(index);
+            }
+        }
+        self.ways.settle();
+        if is_crowded { self.advance() } else { Ok(()) }
+    }
+
     /// Raises a generation that has become old, before paths of its beginning look new.
     ///
     /// # Errors
@@ -125,6 +157,7 @@ impl FastMaps {
     fn store(&mut self, record: Fast) -> Result<()> {
         self.fast.set(0, record, 0).context("writing the map `fast`")?;
         self.record = record;
+        self.closed = 0;
         self.raised = Instant::now();
         Ok(())
     }

@@ -14,79 +14,89 @@ use super::{host, inside};
 const QUIET: Duration = Duration::from_millis(150);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Commands, and what they ring for; `None` where they must not.
-const CHANGES: &[(&str, Option<Cause>)] = &[
+/// What a command rings for.
+enum Rings {
+    Never,
+    /// For all flows.
+    All(Cause),
+    /// For those to the neighbour with this last byte of its MAC address alone.
+    Lost(u8),
+}
+use Rings::{All, Lost, Never};
+
+/// Commands, and what they ring for.
+const CHANGES: &[(&str, Rings)] = &[
     (
         "ip neigh change 10.0.0.9 lladdr 02:00:00:00:00:19 nud reachable dev eth0",
-        Some(Cause::Neighbour),
+        Lost(0x09),
     ),
-    ("nft add table ip t", Some(Cause::Firewall)),
+    ("nft add table ip t", All(Cause::Firewall)),
     (
         "nft add chain ip t c { type filter hook forward priority 0 ; }",
-        Some(Cause::Firewall),
+        All(Cause::Firewall),
     ),
-    ("nft add set ip t s { type ipv4_addr ; }", Some(Cause::Firewall)),
-    ("nft add rule ip t c ip saddr @s drop", Some(Cause::Firewall)),
-    ("nft add element ip t s { 10.0.0.9 }", Some(Cause::Firewall)),
-    ("nft delete element ip t s { 10.0.0.9 }", Some(Cause::Firewall)),
-    ("nft list ruleset", None),
-    ("nft delete table ip t", Some(Cause::Firewall)),
+    ("nft add set ip t s { type ipv4_addr ; }", All(Cause::Firewall)),
+    ("nft add rule ip t c ip saddr @s drop", All(Cause::Firewall)),
+    ("nft add element ip t s { 10.0.0.9 }", All(Cause::Firewall)),
+    ("nft delete element ip t s { 10.0.0.9 }", All(Cause::Firewall)),
+    ("nft list ruleset", Never),
+    ("nft delete table ip t", All(Cause::Firewall)),
     (
         "ip route add 192.0.2.0/24 via 10.0.0.9 table 77",
-        Some(Cause::Route),
+        All(Cause::Route),
     ),
-    ("ip route del 192.0.2.0/24 table 77", Some(Cause::Route)),
-    ("ip -6 route add 2001:db8::/32 via fd00::9", Some(Cause::Route)),
-    ("ip rule add fwmark 7 lookup 77", Some(Cause::Rule)),
-    ("ip -6 rule add fwmark 7 lookup 77", Some(Cause::Rule)),
-    ("ip nexthop add id 5 via 10.0.0.9 dev eth0", Some(Cause::NextHop)),
-    ("ip addr add 10.0.1.1/24 dev eth0", Some(Cause::Address)),
-    ("ip addr del 10.0.1.1/24 dev eth0", Some(Cause::Address)),
-    ("ip link set eth0 mtu 1400", Some(Cause::Link)),
-    ("ip link set eth0 txqueuelen 77", None),
-    ("ip link add br0 type bridge", Some(Cause::Link)),
-    ("ip link set eth1 master br0", Some(Cause::Link)),
-    ("ip link set eth1 down", Some(Cause::Link)),
-    ("ip link set eth1 up", Some(Cause::Link)),
+    ("ip route del 192.0.2.0/24 table 77", All(Cause::Route)),
+    ("ip -6 route add 2001:db8::/32 via fd00::9", All(Cause::Route)),
+    ("ip rule add fwmark 7 lookup 77", All(Cause::Rule)),
+    ("ip -6 rule add fwmark 7 lookup 77", All(Cause::Rule)),
+    ("ip nexthop add id 5 via 10.0.0.9 dev eth0", All(Cause::NextHop)),
+    ("ip addr add 10.0.1.1/24 dev eth0", All(Cause::Address)),
+    ("ip addr del 10.0.1.1/24 dev eth0", All(Cause::Address)),
+    ("ip link set eth0 mtu 1400", All(Cause::Link)),
+    ("ip link set eth0 txqueuelen 77", Never),
+    ("ip link add br0 type bridge", All(Cause::Link)),
+    ("ip link set eth1 master br0", All(Cause::Link)),
+    ("ip link set eth1 down", All(Cause::Link)),
+    ("ip link set eth1 up", All(Cause::Link)),
     (
         "ip neigh add 10.0.0.8 lladdr 02:00:00:00:00:08 nud reachable dev eth0",
-        None,
+        Never,
     ),
     (
         "ip neigh change 10.0.0.8 lladdr 02:00:00:00:00:08 nud stale dev eth0",
-        None,
+        Never,
     ),
     (
         "ip neigh change 10.0.0.8 lladdr 02:00:00:00:00:08 nud delay dev eth0",
-        None,
+        Never,
     ),
     (
         "ip neigh change 10.0.0.8 lladdr 02:00:00:00:00:18 nud reachable dev eth0",
-        Some(Cause::Neighbour),
+        Lost(0x08),
     ),
-    ("ip neigh del 10.0.0.8 dev eth0", Some(Cause::Neighbour)),
+    ("ip neigh del 10.0.0.8 dev eth0", Lost(0x18)),
     (
         "tc qdisc add dev eth0 root tbf rate 1mbit burst 10kb latency 50ms",
-        Some(Cause::Queue),
+        All(Cause::Queue),
     ),
-    ("tc qdisc add dev eth0 clsact", Some(Cause::Queue)),
+    ("tc qdisc add dev eth0 clsact", All(Cause::Queue)),
     (
         "tc filter add dev eth0 ingress protocol ip u32 match u32 0 0 classid 1:1",
-        Some(Cause::Queue),
+        All(Cause::Queue),
     ),
-    ("tc filter del dev eth0 ingress", Some(Cause::Queue)),
+    ("tc filter del dev eth0 ingress", All(Cause::Queue)),
     (
         "ip xfrm policy add src 10.8.0.0/24 dst 10.9.0.0/24 dir fwd",
-        Some(Cause::Ipsec),
+        All(Cause::Ipsec),
     ),
-    ("ip xfrm policy flush", Some(Cause::Ipsec)),
+    ("ip xfrm policy flush", All(Cause::Ipsec)),
     (
         "sysctl -qw net.ipv4.conf.eth0.forwarding=1",
-        Some(Cause::Forwarding),
+        All(Cause::Forwarding),
     ),
     (
         "sysctl -qw net.ipv6.conf.all.forwarding=1",
-        Some(Cause::Forwarding),
+        All(Cause::Forwarding),
     ),
 ];
 
@@ -101,8 +111,9 @@ pub fn changes() -> Result<()> {
         for (command, expected) in CHANGES {
             ns.run(command)?;
             match expected {
-                Some(cause) => slowest = slowest.max(heard(&mut bell, *cause).await.context(*command)?),
-                None => silent(&mut bell).await.context(*command)?,
+                All(cause) => slowest = slowest.max(heard(&mut bell, *cause).await.context(*command)?),
+                Lost(last) => slowest = slowest.max(lost(&mut bell, *last).await.context(*command)?),
+                Never => silent(&mut bell).await.context(*command)?,
             }
             calm(&mut bell).await?;
         }
@@ -155,7 +166,7 @@ pub fn overrun() -> Result<()> {
         heard(&mut bell, Cause::Lost).await?;
         calm(&mut bell).await?;
         ns.run("ip neigh change 10.0.0.7 lladdr 02:00:00:00:00:17 nud reachable dev eth0")?;
-        heard(&mut bell, Cause::Neighbour).await.map(drop)
+        lost(&mut bell, 0x07).await.map(drop)
     })
 }
 
@@ -181,12 +192,24 @@ async fn heard(bell: &mut Receiver<Bump>, cause: Cause) -> Result<Duration> {
             break;
         };
         let bump = bump.context("the bell broke")?;
-        if bump.0.contains(&cause) {
+        if bump.causes.contains(&cause) {
             return Ok(begun.elapsed());
         }
         others.push(bump);
     }
     anyhow::bail!("no {cause:?} within a second, but {others:?}")
+}
+
+/// Waits for the first ring, which is for flows to one neighbour and no others.
+async fn lost(bell: &mut Receiver<Bump>, last: u8) -> Result<Duration> {
+    let begun = Instant::now();
+    let bump = timeout(SECOND, bell.recv())
+        .await
+        .context("no ring within a second")?;
+    let bump = bump.context("the bell broke")?;
+    let macs: Vec<u8> = bump.lost.iter().map(|lost| lost.mac[5]).collect();
+    ensure!(macs == [last] && bump.causes.is_empty(), "rang: {bump:?}");
+    Ok(begun.elapsed())
 }
 
 async fn silent(bell: &mut Receiver<Bump>) -> Result<()> {

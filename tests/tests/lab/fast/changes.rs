@@ -1,12 +1,13 @@
 //! What changes the kernel's mind about a flow: the fast path follows at once.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use uplink_lab::topology::servers;
+use uplink_common::path::{FIRST_LOOK_S, WAY_TRIES};
+use uplink_lab::topology::{client, servers};
 use uplink_lab::traffic::Ongoing;
 use uplink_lab::{Daemon, Family, Isp, Lab, Shape};
 
@@ -93,6 +94,42 @@ pub fn flushed() -> Result<()> {
     daemon.stop()
 }
 
+/// Thousands of other connections end while the daemon is busy, and it hears of all of them at once: known flows stay known.
+pub fn crowd_gone() -> Result<()> {
+    const MANY: u16 = 3000;
+    let (lab, _echo, _ends) = wired(Shape::OneNic)?;
+    let mut daemon = daemon(&lab, "")?;
+    for family in Family::ALL {
+        let mut flows = Flows::open(&lab, family, 50)?;
+        flows.expect_whole("before", 5)?;
+        let crowd = lab.client.enter(|| UdpSocket::bind((client(family, 0), 0)))??;
+        for port in PORT..PORT + MANY {
+            crowd.send_to(b"there", SocketAddr::new(servers(family)[0], port))?;
+        }
+        let port = crowd.local_addr()?.port();
+        daemon.signal(Signal::SIGSTOP)?;
+        let version = if family == Family::V4 { "ipv4" } else { "ipv6" };
+        let deleted = lab
+            .router
+            .run(&format!("conntrack -f {version} -D -p udp --sport {port}"));
+        daemon.signal(Signal::SIGCONT)?;
+        let deleted = deleted?.lines().count();
+        ensure!(
+            deleted >= usize::from(MANY) * 9 / 10,
+            "{deleted} connections of {MANY}"
+        );
+        // Until the daemon has heard of them, and once more when it has forgotten their answers.
+        for _ in 0..2 {
+            pause(0.7);
+            let before = packets(&daemon, "fast")?;
+            flows.expect_whole("known", 1)?;
+            let fast = packets(&daemon, "fast")? - before;
+            ensure!(fast == 100, "{family:?}: {fast} of 100 packets by the fast path");
+        }
+    }
+    daemon.stop()
+}
+
 /// The gateway gets another network card, and says so.
 pub fn moved_gateway() -> Result<()> {
     let (lab, _echo, _ends) = wired(Shape::NicEach)?;
@@ -115,6 +152,52 @@ pub fn moved_gateway() -> Result<()> {
         let after = flows.expect_whole("after", 4)?;
         ensure!(before == after, "{before:?} {after:?}");
         ensure!(packets(&daemon, "fast")? > fast + 80, "no fast path afterwards");
+    }
+    daemon.stop()
+}
+
+/// A neighbour that is forgotten matters to the flows to him alone.
+pub fn lost_neighbour() -> Result<()> {
+    let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    let daemon = daemon(&lab, "")?;
+    for family in Family::ALL {
+        let mut flows = Flows::open(&lab, family, 40)?;
+        flows.expect_whole("before", 5)?;
+        // The kernel looks at them once, and then not for long.
+        pause(f64::from(FIRST_LOOK_S));
+        flows.expect_whole("looked at", 2)?;
+        let stranger = match family {
+            Family::V4 => "172.16.0.250",
+            Family::V6 => "fd00:10::250",
+        };
+        let mut expect_fast = |what: &str, expected: u64| {
+            // The bell rings at most 20 times a second, and what is lost is forgotten once more.
+            pause(0.7);
+            let before = packets(&daemon, "fast")?;
+            flows.expect_whole(what, 1)?;
+            let fast = packets(&daemon, "fast")? - before;
+            ensure!(
+                fast == expected,
+                "{family:?}, {what}: {fast} packets by the fast path, not {expected}"
+            );
+            flows.expect_whole("learned", 3).map(drop)
+        };
+        lab.router.ip(&format!(
+            "neigh add {stranger} lladdr 02:00:00:00:88:01 dev lan0 nud reachable\n"
+        ))?;
+        expect_fast("a stranger came", 80)?;
+        lab.router.ip(&format!("neigh del {stranger} dev lan0\n"))?;
+        expect_fast("a stranger left", 80)?;
+        // All clients have one network card, and so all answers are to this address. A place in the map stays taken until all
+        // is learned anew, which the last one brings.
+        let leaving = format!("neigh del {} dev lan0\n", client(family, 0));
+        for n in 1..WAY_TRIES {
+            lab.router.ip(&leaving)?;
+            expect_fast(&format!("a client left {n} times"), 40)?;
+        }
+        lab.router.ip(&leaving)?;
+        expect_fast("a client left once more", 0)?;
+        expect_fast("learned anew", 80)?;
     }
     daemon.stop()
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use rtnetlink::packet_core::Emitable;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::LinkFlags;
@@ -28,29 +30,47 @@ fn neighbour(last: u8, state: Nud, mac: u8) -> NeighbourMessage {
     message
 }
 
+fn causes(news: &Bump) -> Vec<Cause> {
+    assert_eq!(news.lost, BTreeSet::new());
+    news.causes.iter().copied().collect()
+}
+
 const NEW: u16 = libc::RTM_NEWNEIGH;
 const GONE: u16 = libc::RTM_DELNEIGH;
 
 #[test]
-fn a_neighbour_counts_when_it_moves_or_is_lost_and_not_when_it_comes_or_grows_old() {
+fn a_neighbour_is_lost_when_it_moves_or_is_silent_and_not_when_it_comes_or_grows_old() {
     let mut memory = Memory::default();
     memory.learn(&Message::NewNeighbour(neighbour(1, Nud::Reachable, 1)));
-    let mut news = |kind, last, state, mac| {
-        let causes = memory.news(&datagram(kind, &neighbour(last, state, mac)));
-        assert!(causes.iter().all(|c| *c == Cause::Neighbour));
-        !causes.is_empty()
+    let mut lost = |kind, last, state, mac| {
+        let news = memory.news(&datagram(kind, &neighbour(last, state, mac)));
+        assert_eq!(news.causes, BTreeSet::new());
+        let macs = news.lost.iter().map(|lost| (lost.ifindex, lost.mac[5]));
+        macs.collect::<Vec<_>>()
     };
     for state in [Nud::Stale, Nud::Delay, Nud::Probe, Nud::Reachable] {
-        assert!(!news(NEW, 1, state, 1), "{state:?}");
+        assert_eq!(lost(NEW, 1, state, 1), [], "{state:?}");
     }
-    assert!(news(NEW, 1, Nud::Stale, 2), "it moved");
-    assert!(!news(NEW, 1, Nud::Reachable, 2));
-    assert!(news(NEW, 1, Nud::Failed, 0), "it failed");
-    assert!(!news(GONE, 1, Nud::Failed, 0), "that was told");
-    assert!(!news(NEW, 1, Nud::Reachable, 2), "it is back");
-    assert!(news(GONE, 1, Nud::Stale, 2), "it is forgotten");
-    assert!(!news(NEW, 9, Nud::Incomplete, 0), "asked for");
-    assert!(!news(NEW, 9, Nud::Failed, 0), "never there");
+    assert_eq!(lost(NEW, 1, Nud::Stale, 2), [(7, 1)], "it moved");
+    assert_eq!(lost(NEW, 1, Nud::Reachable, 2), []);
+    assert_eq!(lost(NEW, 1, Nud::Failed, 0), [(7, 2)], "it failed");
+    assert_eq!(lost(GONE, 1, Nud::Failed, 0), [], "that was told");
+    assert_eq!(lost(NEW, 1, Nud::Reachable, 2), [], "it is back");
+    assert_eq!(lost(GONE, 1, Nud::Stale, 2), [(7, 2)], "it is forgotten");
+    assert_eq!(lost(NEW, 9, Nud::Incomplete, 0), [], "asked for");
+    assert_eq!(lost(NEW, 9, Nud::Failed, 0), [], "never there");
+}
+
+#[test]
+fn a_datagram_tells_of_all_that_were_lost() {
+    let mut memory = Memory::default();
+    for last in [1, 2, 3] {
+        memory.learn(&Message::NewNeighbour(neighbour(last, Nud::Reachable, last)));
+    }
+    let gone = [1, 2].map(|last| datagram(GONE, &neighbour(last, Nud::Stale, last)));
+    let news = memory.news(&gone.concat());
+    let macs: Vec<u8> = news.lost.iter().map(|lost| lost.mac[5]).collect();
+    assert_eq!((macs, news.causes), (vec![1, 2], BTreeSet::new()));
 }
 
 fn link(flags: LinkFlags, more: &[LinkAttribute]) -> LinkMessage {
@@ -67,7 +87,7 @@ fn a_link_counts_when_what_it_is_changes() {
     let up = LinkFlags::Up | LinkFlags::Running;
     let mut memory = Memory::default();
     memory.learn(&Message::NewLink(link(up, &[])));
-    let mut news = |kind, message: &LinkMessage| memory.news(&datagram(kind, message));
+    let mut news = |kind, message: &LinkMessage| causes(&memory.news(&datagram(kind, message)));
     let new = libc::RTM_NEWLINK;
     assert_eq!(news(new, &link(up, &[])), []);
     assert_eq!(news(new, &link(up, &[LinkAttribute::TxQueueLen(5)])), []);
@@ -97,7 +117,7 @@ fn an_address_that_is_announced_anew_is_no_news() {
         message
     };
     let mut memory = Memory::default();
-    let mut news = |kind, flags| memory.news(&datagram(kind, &address(flags)));
+    let mut news = |kind, flags| causes(&memory.news(&datagram(kind, &address(flags))));
     assert_eq!(news(libc::RTM_NEWADDR, 0), [Cause::Address]);
     assert_eq!(news(libc::RTM_NEWADDR, 0), []);
     assert_eq!(news(libc::RTM_NEWADDR, 0x20), [Cause::Address], "deprecated");
@@ -118,14 +138,18 @@ fn everything_else_counts_and_no_length_is_trusted() {
         (libc::RTM_NEWNETCONF, Cause::Forwarding),
     ] {
         assert_eq!(
-            memory.news(&datagram(kind, &neighbour(1, Nud::Stale, 1))),
+            causes(&memory.news(&datagram(kind, &neighbour(1, Nud::Stale, 1)))),
             [cause],
             "{kind}"
         );
     }
     let whole = datagram(NEW, &neighbour(1, Nud::Stale, 1));
     for length in 1..whole.len() {
-        assert_eq!(memory.news(&whole[..length]), [Cause::Lost], "{length} bytes");
+        assert_eq!(
+            causes(&memory.news(&whole[..length])),
+            [Cause::Lost],
+            "{length} bytes"
+        );
     }
-    assert_eq!(memory.news(&[]), []);
+    assert_eq!(memory.news(&[]), Bump::default());
 }
