@@ -332,6 +332,7 @@ impl Daemon {
             self.heartbeat();
         }
         self.follow_policies();
+        self.look_for_legacy().await;
         self.repair_again().await;
         self.repair_programs().await;
         self.repair_leaks().await;

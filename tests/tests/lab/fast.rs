@@ -17,7 +17,9 @@ use uplink_lab::{Config, Daemon, Echo, FarEnds, Lab, Shape};
 use crate::support::{await_within, lab};
 
 pub use alike::alike;
-pub use changes::{closed, crowd_gone, firewall, flushed, lost_neighbour, moved_gateway, restarted, silent};
+pub use changes::{
+    closed, crowd_gone, firewall, flushed, legacy_firewall, lost_neighbour, moved_gateway, restarted, silent,
+};
 pub use chosen::chosen;
 pub use flows::{failed_over, full, spread};
 pub use kept::{counted, kept};

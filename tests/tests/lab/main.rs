@@ -166,6 +166,7 @@ const SCENARIOS: &[Scenario] = &[
     ("fast_transfer", fast::whole),
     ("fast_unfinished", fast::unfinished),
     ("fast_firewall", fast::firewall),
+    ("fast_legacy", fast::legacy_firewall),
     ("fast_conntrack", fast::flushed),
     ("fast_crowd_gone", fast::crowd_gone),
     ("fast_neighbour", fast::moved_gateway),

@@ -357,7 +357,7 @@ fn a_path_that_is_not_valid_is_not_taken() {
     in_namespace(|wire| {
         let udp = V4::udp(1000, 4433);
         let good = (path4(&udp.key(), wire.ifindex), way(wire.ifindex));
-        let cases: [(&str, bool, Change); 9] = [
+        let cases: [(&str, bool, Change); 10] = [
             ("as it was", true, |_, _| {}),
             ("of another generation", false, |p, _| p.generation -= 1),
             ("not answered", false, |p, _| p.flags &= !ANSWERED),
@@ -377,6 +377,7 @@ fn a_path_that_is_not_valid_is_not_taken() {
             ("from an interface that is none of ours", false, |_, w| {
                 w.entry ^= 0x80
             }),
+            ("by a way that is closed", false, |_, w| *w = w.closed()),
             ("shorter than the packet", false, |p, _| p.longest = 20),
         ];
         let mut taken = |(mut path, way): (Path<Ends4>, Way), is_whole: bool| -> Result<bool> {

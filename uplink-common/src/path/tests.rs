@@ -181,6 +181,16 @@ fn ways_that_differ_are_elsewhere() {
 }
 
 #[test]
+fn a_closed_way_is_another_and_the_last_try_is_known() {
+    assert!(!WAY.is_closed() && WAY.closed().is_closed());
+    assert_ne!(WAY.closed(), WAY);
+    let last: Vec<u32> = (0..WAY_TRIES)
+        .filter(|n| WAY.is_last_try(WAY.place().wrapping_add(*n) % MAX_WAYS as u32))
+        .collect();
+    assert_eq!(last, [WAY_TRIES - 1]);
+}
+
+#[test]
 fn a_table_that_is_three_quarters_full_has_room_for_nineteen_of_twenty() {
     const BUCKETS: u32 = 4096;
     let seed = Seed { k0: 0x1234, k1: 0 };

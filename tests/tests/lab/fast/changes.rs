@@ -27,6 +27,25 @@ const WALL: &str = "table inet fw { chain forward { type filter hook forward pri
 
 /// A firewall stops what is under way within a second; when it goes, flows pass again.
 pub fn firewall() -> Result<()> {
+    stopped_by(|lab| lab.router.nft(WALL), "nft delete table inet fw")
+}
+
+/// The same by the old iptables, of which the kernel tells nobody. While its table is there, nothing is fast.
+pub fn legacy_firewall() -> Result<()> {
+    stopped_by(
+        |lab| {
+            lab.router
+                .run("iptables-legacy -A FORWARD -s 172.16.0.0/24 -j DROP")?;
+            lab.router
+                .run("ip6tables-legacy -A FORWARD -s fd00:10::/64 -j DROP")
+                .map(drop)
+        },
+        "",
+    )
+}
+
+/// `unmake` takes it away, or is empty where that does not bring the fast path back.
+fn stopped_by(make: impl Fn(&Lab) -> Result<()>, unmake: &str) -> Result<()> {
     let (lab, _echo, _ends) = wired(Shape::NicEach)?;
     let daemon = daemon(&lab, "")?;
     let streams = [
@@ -39,7 +58,7 @@ pub fn firewall() -> Result<()> {
         let before = packets(&daemon, "fast")?;
         pause(0.5);
         ensure!(packets(&daemon, "fast")? > before, "nothing by the fast path");
-        lab.router.nft(WALL)?;
+        make(&lab)?;
         let fault = Instant::now();
         pause(1.6);
         for stream in &streams[..] {
@@ -47,8 +66,11 @@ pub fn firewall() -> Result<()> {
             println!("    round {round}: the last packet got through {after:?} after the firewall came");
             ensure!(after < AT_ONCE, "{after:?}");
         }
+        if unmake.is_empty() {
+            return daemon.stop();
+        }
         let stopped = packets(&daemon, "fast")?;
-        lab.router.run("nft delete table inet fw")?;
+        lab.router.run(unmake)?;
         let again = || Ok(packets(&daemon, "fast")? > stopped + 3);
         await_within("flows pass again", Instant::now(), Duration::from_secs(5), again)?;
     }
