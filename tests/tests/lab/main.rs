@@ -163,6 +163,7 @@ const SCENARIOS: &[Scenario] = &[
     ("fast_full", fast::full),
     ("fast_ttl", fast::counted),
     ("fast_kept", fast::kept),
+    ("fast_apart", fast::apart),
     ("fast_transfer", fast::whole),
     ("fast_unfinished", fast::unfinished),
     ("fast_firewall", fast::firewall),

@@ -301,6 +301,33 @@ fn a_known_flows_packets_leave_as_the_kernel_would_send_them() {
     });
 }
 
+/// A packet that was damaged on its way is not mended: whoever gets it shall find out.
+#[test]
+fn a_wrong_checksum_stays_as_wrong() {
+    const ERROR: u16 = 0x1234;
+    let (ip, udp) = (ETH + 10, ETH + 26);
+    let damaged = |mut frame: Vec<u8>, at: usize| {
+        let sum = u32::from(u16::from_be_bytes([frame[at], frame[at + 1]])) + u32::from(ERROR);
+        frame[at..at + 2].copy_from_slice(&path::fold(sum).to_be_bytes());
+        frame
+    };
+    in_namespace(move |wire| {
+        let datagram = V4::udp(1000, 4433);
+        let path = path4(&datagram.key(), wire.ifindex);
+        wire.v4.set(place4(&path), path, 0)?;
+        let right = rewritten(&datagram.frame(), [10, 0, 0, 100], 4_242);
+        for at in [ip, udp] {
+            let (verdict, out) = wire.run(&damaged(datagram.frame(), at))?;
+            assert_eq!(
+                (verdict, out),
+                (TX, damaged(right.clone(), at)),
+                "the checksum at {at}"
+            );
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn what_the_kernel_answers_better_is_left_to_it_untouched() {
     in_namespace(|wire| {

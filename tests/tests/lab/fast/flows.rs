@@ -56,9 +56,14 @@ impl Flows {
 
     /// One packet each way in every flow.
     pub(super) fn round(&mut self) -> Round {
+        self.padded_round(0)
+    }
+
+    /// One that has so many bytes more.
+    pub(super) fn padded_round(&mut self, padding: usize) -> Round {
         let mut round = Round::default();
         for flow in &mut self.0 {
-            match flow.exchange() {
+            match flow.exchange(padding) {
                 None => round.lost += 1,
                 Some(from) => {
                     round.moved += u64::from(flow.from.is_some_and(|before| before != from));
@@ -90,14 +95,15 @@ impl Flows {
 }
 
 impl Flow {
-    fn exchange(&self) -> Option<SocketAddr> {
-        let mut buffer = [0; 16];
-        self.client.send(b"there").ok()?;
+    fn exchange(&self, padding: usize) -> Option<SocketAddr> {
+        let mut buffer = [0; 512];
+        let [there, back] = [&b"there"[..], b"and back"].map(|word| [word, &vec![0; padding]].concat());
+        self.client.send(&there).ok()?;
         let (n, from) = self.server.recv_from(&mut buffer).ok()?;
-        (buffer[..n] == *b"there").then_some(())?;
-        self.server.send_to(b"and back", from).ok()?;
+        (buffer[..n] == there).then_some(())?;
+        self.server.send_to(&back, from).ok()?;
         let n = self.client.recv(&mut buffer).ok()?;
-        (buffer[..n] == *b"and back").then_some(from)
+        (buffer[..n] == back).then_some(from)
     }
 }
 

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use nix::time::{ClockId, clock_gettime};
+use uplink_common::path::FIRST_LOOK_S;
 use uplink_lab::{Family, Isp, Shape};
 
 use super::flows::Flows;
@@ -43,6 +45,38 @@ pub fn kept() -> Result<()> {
     keep([6, 6], 18)?;
     // Looks are 12 s apart.
     keep([9, 36], 30)
+}
+
+/// Conntrack takes datagrams for a stream when they have gone on for two seconds. The kernel looks at a flow seldom only when two looks
+/// were that far apart, wherever the clock's seconds began between them.
+pub fn apart() -> Result<()> {
+    const FLOWS: usize = 20;
+    let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    let daemon = daemon(&lab, "")?;
+    // The first ones are in the next second but one when it begins.
+    for (apart, fast) in [(1.1, 0), (3.1, 2 * FLOWS as u64)] {
+        let mut flows = Flows::open(&lab, Family::V4, FLOWS)?;
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+        let fraction = now.tv_nsec() as f64 / 1e9;
+        pause((1.93 - fraction) % 1.0);
+        let begun = Instant::now();
+        flows.expect_whole("learned", 3)?;
+        let before = packets(&daemon, "fast")?;
+        pause((apart - begun.elapsed().as_secs_f64()).max(0.0));
+        // A longer packet than any before is the kernel's.
+        let longer = flows.padded_round(100);
+        ensure!(longer.lost == 0 && longer.moved == 0, "{longer:?}");
+        let passed = packets(&daemon, "fast")? - before;
+        ensure!(passed == 0, "{passed} long packets by the fast path");
+        pause(f64::from(FIRST_LOOK_S) + 0.3);
+        flows.expect_whole("looked at twice", 1)?;
+        let passed = packets(&daemon, "fast")? - before;
+        ensure!(
+            passed == fast,
+            "looks {apart} s apart: {passed} packets by the fast path, not {fast}"
+        );
+    }
+    daemon.stop()
 }
 
 fn keep(timeouts_s: [u32; 2], seconds: u64) -> Result<()> {
