@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use uplink_common::path::FIRST_LOOK_S;
+use aya::maps::{Array, Map, MapData};
+use uplink_common::path::{FIRST_LOOK_S, Fast, Way};
 use uplink_common::record::DEFAULT_FLOWS;
 use uplink_lab::daemon::binary;
 use uplink_userspace::fast::LOOK_AGAIN_S;
@@ -220,6 +221,23 @@ impl Contestant {
         (self.fits)(case)
     }
 
+    /// What changes when flows have to be learned anew: the fast path's generation, and how many neighbours were lost in it.
+    pub fn learned(&self) -> Result<(u32, usize)> {
+        if self.again_s == 0 {
+            return Ok((0, 0));
+        }
+        let pinned = |name: &str| {
+            let map = MapData::from_pin(format!("{PINS}/{name}")).context(name.to_owned())?;
+            anyhow::Ok(Map::Array(map))
+        };
+        let fast: Array<_, Fast> = pinned("fast")?.try_into()?;
+        let ways: Array<_, Way> = pinned("ways")?.try_into()?;
+        let generation = fast.get(&0, 0)?.generation;
+        let closed = |way: &Way| way.generation == generation && way.is_closed();
+        let ways = ways.iter().collect::<Result<Vec<Way>, _>>()?;
+        Ok((generation, ways.iter().filter(|way| closed(way)).count()))
+    }
+
     /// Sets the router up for so many flows.
     pub fn set_up(&self, wire: &Wire, case: Case, flows: u32) -> Result<Guard> {
         // Flows are silent between warming up and measuring.
@@ -379,6 +397,18 @@ fn feed(wire: &Wire, program: &str, arguments: &str, input: &str) -> Result<()> 
     Ok(())
 }
 
+/// Where the daemon writes what it has to say.
+fn log() -> String {
+    format!("{DIRECTORY}/daemon.log")
+}
+
+/// The last lines of what the daemon said; more of them with `UPLINK_LOG=debug`.
+pub fn log_end(lines: usize) -> String {
+    let log = std::fs::read_to_string(log()).unwrap_or_default();
+    let all: Vec<&str> = log.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
 /// Writes the daemon's configuration.
 pub fn write(case: Case, flows: u32, more: &str) -> Result<()> {
     write_local(case, flows, more, None)
@@ -413,7 +443,7 @@ fn run(wire: &Wire, case: Case) -> Result<Guard> {
     // The router has a default route before the daemon comes, as every router has.
     let (all, [gateway, _]) = case.default_route();
     wire.router.ip(&format!("route replace {all} via {gateway}\n"))?;
-    let log = File::create(format!("{DIRECTORY}/daemon.log"))?;
+    let log = File::create(log())?;
     let mut command = daemon(wire, &["run"])?;
     let child = command.stdout(log.try_clone()?).stderr(log).spawn()?;
     let guard = Guard(Some(child));
@@ -431,8 +461,10 @@ fn await_up(wire: &Wire) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    let log = std::fs::read_to_string(format!("{DIRECTORY}/daemon.log")).unwrap_or_default();
-    bail!("the daemon's uplinks are not up within 15 s; its log:\n{log}")
+    bail!(
+        "the daemon's uplinks are not up within 15 s; its log:\n{}",
+        log_end(usize::MAX)
+    )
 }
 
 /// A subcommand in the router's namespace.

@@ -187,12 +187,22 @@ fn sample_of(contestant: &Contestant, case: Case, flows: u32, packets: u32) -> R
     let Some(share) = contestant.share else {
         return wire.measure(case.v6, flows, packets);
     };
+    if contestant.settles_s != 0 {
+        // The daemon has looked at everything by then.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let learned = contestant.learned()?;
     wire.warm(case.v6, flows)?;
     if contestant.settles_s != 0 {
         std::thread::sleep(Duration::from_secs(contestant.settles_s));
         wire.spread(case.v6, flows, contestant.period(flows))?;
     }
     let sample = undisturbed(&mut wire, case, flows, packets)?;
+    ensure!(
+        contestant.learned()? == learned,
+        "what was learned of flows became void meanwhile, and a flow's next two packets are too far away; the daemon's log ends:\n{}",
+        contestants::log_end(5)
+    );
     // One flow has one uplink.
     wire::check(&sample, case.nat, Some(share).filter(|_| flows >= 1000))?;
     Ok(sample)

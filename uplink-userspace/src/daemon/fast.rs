@@ -315,6 +315,7 @@ impl Daemon {
 
     /// Flows to these take the kernel's way again.
     fn lose_neighbours(&mut self, lost: BTreeSet<Neighbour>) {
+        tracing::debug!(?lost, "flows to lost neighbours are learned anew");
         self.close_ways(&lost);
         let due = Instant::now() + ONCE_MORE;
         self.fast
