@@ -94,6 +94,8 @@ pub struct Daemon {
     retiring: Vec<Retiring>,
     /// Pulses so far.
     pulses: u32,
+    /// The last heartbeat by which the programs went.
+    beat: Option<Instant>,
     /// Who changed the nftables ruleset last.
     changed_nft: Option<nat::Process>,
     since: SystemTime,
@@ -331,6 +333,7 @@ impl Daemon {
         if self.settings.stale_after_s != 0 || self.settings.next_hop != [false; 2] || self.fast.is_on() {
             self.heartbeat();
         }
+        self.notice_silence();
         self.follow_policies();
         self.look_for_legacy().await;
         self.repair_again().await;

@@ -2,7 +2,8 @@
 //! what others had changed.
 
 use anyhow::Result;
-use uplink_common::{Family, FlowKey};
+use tokio::time::Instant;
+use uplink_common::{Family, FlowKey, hop};
 
 use super::{Daemon, start};
 use crate::plan::Plan;
@@ -245,6 +246,18 @@ impl Daemon {
     pub(super) fn heartbeat(&mut self) {
         if let Err(e) = self.maps.heartbeat(flow_map::now_s()) {
             tracing::warn!("the heartbeat is not written: {e:#}");
+        }
+    }
+
+    /// Where the machine kept us from running for long, people shall know why packets were slow.
+    pub(super) fn notice_silence(&mut self) {
+        let is_minded = self.settings.next_hop != [false; 2] || self.fast.is_on();
+        let before = std::mem::replace(&mut self.beat, is_minded.then(Instant::now));
+        let silent_s = before.map_or(0, |beat| beat.elapsed().as_secs());
+        if silent_s >= u64::from(hop::ALIVE_S) {
+            tracing::warn!(
+                "the daemon did not run for {silent_s} s: known flows may have gone the kernel's way"
+            );
         }
     }
 

@@ -131,6 +131,7 @@ impl Parts {
             pending: VecDeque::new(),
             retiring: Vec::new(),
             pulses: 0,
+            beat: None,
             changed_nft: None,
             since: SystemTime::now(),
             begun: tokio::time::Instant::now(),

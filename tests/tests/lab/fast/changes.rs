@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use uplink_common::path::{FIRST_LOOK_S, WAY_TRIES};
+use uplink_lab::daemon::log_tail;
 use uplink_lab::topology::{client, servers};
 use uplink_lab::traffic::Ongoing;
 use uplink_lab::{Daemon, Family, Isp, Lab, Shape};
@@ -268,6 +269,8 @@ pub fn silent() -> Result<()> {
     let (lab, _echo, _ends) = wired(Shape::NicEach)?;
     let mut daemon = daemon(&lab, "")?;
     let mut flows = Flows::open(&lab, Family::V4, 30)?;
+    // A heartbeat or two.
+    pause(1.1);
     flows.expect_whole("before", 5)?;
     daemon.signal(Signal::SIGSTOP)?;
     pause(4.2);
@@ -277,6 +280,8 @@ pub fn silent() -> Result<()> {
     flows.expect_whole("with a daemon again", 4)?;
     let fast = packets(&daemon, "fast")? - before;
     ensure!(fast >= 60, "{fast} packets");
+    let told = || Ok(log_tail().contains("the daemon did not run for 4 s"));
+    await_within("people are told", Instant::now(), AT_ONCE, told)?;
     daemon.stop()
 }
 
