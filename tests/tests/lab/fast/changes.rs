@@ -28,7 +28,7 @@ const WALL: &str = "table inet fw { chain forward { type filter hook forward pri
 
 /// A firewall stops what is under way within a second; when it goes, flows pass again.
 pub fn firewall() -> Result<()> {
-    stopped_by(|lab| lab.router.nft(WALL), "nft delete table inet fw")
+    stopped_by(|lab| lab.router.nft(WALL), Some("nft delete table inet fw"))
 }
 
 /// The same by the old iptables, of which the kernel tells nobody. While its table is there, nothing is fast.
@@ -41,12 +41,12 @@ pub fn legacy_firewall() -> Result<()> {
                 .run("ip6tables-legacy -A FORWARD -s fd00:10::/64 -j DROP")
                 .map(drop)
         },
-        "",
+        None,
     )
 }
 
-/// `unmake` takes it away, or is empty where that does not bring the fast path back.
-fn stopped_by(make: impl Fn(&Lab) -> Result<()>, unmake: &str) -> Result<()> {
+/// `unmake` takes it away, where that brings the fast path back.
+fn stopped_by(make: impl Fn(&Lab) -> Result<()>, unmake: Option<&str>) -> Result<()> {
     let (lab, _echo, _ends) = wired(Shape::NicEach)?;
     let daemon = daemon(&lab, "")?;
     let streams = [
@@ -67,9 +67,9 @@ fn stopped_by(make: impl Fn(&Lab) -> Result<()>, unmake: &str) -> Result<()> {
             println!("    round {round}: the last packet got through {after:?} after the firewall came");
             ensure!(after < AT_ONCE, "{after:?}");
         }
-        if unmake.is_empty() {
+        let Some(unmake) = unmake else {
             return daemon.stop();
-        }
+        };
         let stopped = packets(&daemon, "fast")?;
         lab.router.run(unmake)?;
         let again = || Ok(packets(&daemon, "fast")? > stopped + 3);
