@@ -307,10 +307,10 @@ fn store<E: Table>(
         }
         return;
     };
-    if is_answered(config, fast, path) {
+    recall(fast, way, path, place);
+    if path.flags & ANSWERED == 0 && is_answered(config, fast, path) {
         path.flags |= ANSWERED;
     }
-    recall(fast, way, path, place);
     path.check = path.checked(way);
     // Two processors may have moved the same line.
     paths::forget_one(config, fast, &path.ends, path.proto);
@@ -384,7 +384,8 @@ fn is_answered<E: Table>(config: &Config, fast: &Fast, path: &Path<E>) -> bool {
     true
 }
 
-/// Goes on with what is known of the same path.
+/// Goes on with what is known of the same path. What was answered once stays so for conntrack, whatever has become of the other
+/// direction's line.
 #[inline(never)]
 fn recall<E: Table>(fast: &Fast, way: &Way, path: &mut Path<E>, known: &Path<E>) {
     let own = paths::is_of(known, fast, &path.ends, path.proto) && known.way == path.way;
@@ -393,7 +394,7 @@ fn recall<E: Table>(fast: &Fast, way: &Way, path: &mut Path<E>, known: &Path<E>)
             path.longest = known.longest;
         }
         let apart = known.age_s(u32::from(path.looked_s)) >= APART_S;
-        path.flags |= if apart { TWICE } else { known.flags & TWICE };
+        path.flags |= known.flags & (ANSWERED | TWICE) | if apart { TWICE } else { 0 };
     }
 }
 

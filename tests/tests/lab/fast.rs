@@ -22,7 +22,7 @@ pub use changes::{
 };
 pub use chosen::chosen;
 pub use flows::{failed_over, full, spread};
-pub use kept::{apart, counted, kept};
+pub use kept::{apart, counted, kept, one_way};
 pub use storm::storm;
 pub use transfer::{unfinished, whole};
 

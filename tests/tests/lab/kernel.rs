@@ -211,6 +211,7 @@ fn all_slots(lab: &Lab, uplink: u32) -> Result<()> {
     lab.router.run("bpftool batch file /run/lab/batch").map(drop)
 }
 
-fn bytes(of: &[u8]) -> String {
+/// As bpftool takes them.
+pub fn bytes(of: &[u8]) -> String {
     of.iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
 }

@@ -77,6 +77,11 @@ impl Flows {
         round
     }
 
+    /// One packet outward in every flow, and no answer. Returns how many arrived from where they came before.
+    pub(super) fn outward(&self) -> usize {
+        self.0.iter().filter(|flow| flow.arrives()).count()
+    }
+
     /// Nobody moves, nobody is lost.
     pub(super) fn expect_whole(&mut self, what: &str, rounds: usize) -> Result<[usize; 2]> {
         let mut by_isp = [0; 2];
@@ -95,6 +100,12 @@ impl Flows {
 }
 
 impl Flow {
+    fn arrives(&self) -> bool {
+        let sent = self.client.send(b"there");
+        let came = self.server.recv_from(&mut [0; 512]);
+        sent.is_ok() && came.is_ok_and(|(_, from)| Some(from) == self.from)
+    }
+
     fn exchange(&self, padding: usize) -> Option<SocketAddr> {
         let mut buffer = [0; 512];
         let [there, back] = [&b"there"[..], b"and back"].map(|word| [word, &vec![0; padding]].concat());

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
-use uplink_common::path::FIRST_LOOK_S;
-use uplink_lab::{Family, Isp, Shape};
+use serde_json::Value;
+use uplink_common::path::{FIRST_LOOK_S, OUTWARD};
+use uplink_lab::{Family, Isp, Lab, Shape};
 
 use super::flows::Flows;
 use super::{daemon, packets, wired};
+use crate::kernel::bytes;
 use crate::nexthop::by_hops;
 use crate::support::pause;
 
@@ -77,6 +79,58 @@ pub fn apart() -> Result<()> {
         );
     }
     daemon.stop()
+}
+
+/// A flow that was answered once may go on without answers: their line is another flow's by then, but for conntrack it stays a
+/// connection.
+pub fn one_way() -> Result<()> {
+    const FLOWS: usize = 20;
+    let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    // Looks are two seconds apart.
+    for timeout in ["udp_timeout", "udp_timeout_stream"] {
+        let key = format!("netfilter/nf_conntrack_{timeout}");
+        lab.router.sysctl(&key, "6")?;
+    }
+    let daemon = daemon(&lab, "flows = 1024\n")?;
+    for (family, map) in [(Family::V4, "paths_v4"), (Family::V6, "paths_v6")] {
+        let mut flows = Flows::open(&lab, family, FLOWS)?;
+        flows.expect_whole("answered", 3)?;
+        let lines = take_lines_of_answers(&lab, map)?;
+        ensure!(lines == FLOWS, "{family:?}: lines of {lines} answers");
+        pause(f64::from(FIRST_LOOK_S) + 0.3);
+        let looked_at = flows.outward();
+        let before = packets(&daemon, "fast")?;
+        let arrived = flows.outward();
+        let fast = packets(&daemon, "fast")? - before;
+        ensure!(
+            [looked_at, arrived, fast as usize] == [FLOWS; 3],
+            "{family:?}: {looked_at} looked at, {arrived} arrived after it, {fast} of them by the fast path"
+        );
+    }
+    daemon.stop()
+}
+
+/// Empties the lines of all that comes in by uplinks, and says how many.
+fn take_lines_of_answers(lab: &Lab, map: &str) -> Result<usize> {
+    let map = format!("/sys/fs/bpf/uplink/{map}");
+    let dump = lab.router.run(&format!("bpftool -j map dump pinned {map}"))?;
+    let dump: Vec<Value> = serde_json::from_str(&dump)?;
+    let mut taken = 0;
+    for line in dump {
+        let (key, path) = (&line["formatted"]["key"], &line["formatted"]["value"]);
+        let flags = path["flags"].as_u64().context("a path has no flags")?;
+        if path["generation"] == 0 || flags & u64::from(OUTWARD) != 0 {
+            continue;
+        }
+        let key = key.as_u64().context("a line has no number")? as u32;
+        let length = line["value"].as_array().context("a line has no bytes")?.len();
+        let [key, nothing] = [&key.to_ne_bytes()[..], &vec![0; length]].map(bytes);
+        lab.router.run(&format!(
+            "bpftool map update pinned {map} key {key} value {nothing}"
+        ))?;
+        taken += 1;
+    }
+    Ok(taken)
 }
 
 fn keep(timeouts_s: [u32; 2], seconds: u64) -> Result<()> {
