@@ -8,6 +8,7 @@ use uplink_common::{
         self, ANSWERED, APART_S, Asked, End, Ends, Ends4, Ends6, FAST_V4, FAST_V6, Fast, OUTWARD,
         PORTS as MAX_PORTS, Path, Port, Print, TWICE, Way,
     },
+    record::TRANSLATES,
 };
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     paths::{self, Table},
     pinned,
     skb::{self, Linear},
+    translate,
 };
 
 /// FIN, SYN and RST.
@@ -42,6 +44,9 @@ fn note(ctx: &TcContext, config: &Config, fast: &Fast, (from, policy): (u32, u32
     let Some(print) = print(ctx) else {
         return;
     };
+    if from != 0 && config.flags & TRANSLATES != 0 {
+        translate::as_it_came(from, &mut print.key.dst);
+    }
     if is_left_out && !is_known(config, fast, print) {
         return;
     }

@@ -41,6 +41,16 @@ pub fn outward(ctx: &TcContext, config: &Config, marked: u32) -> bool {
     }
 }
 
+/// Where a packet was for that came in by an uplink and is for this address inside now.
+///
+/// Not inlined, as `translate`.
+#[inline(never)]
+pub fn as_it_came(uplink: u32, destination: &mut Addr) {
+    if let Some(translation) = TRANSLATIONS.get(uplink) {
+        translation.outward(destination);
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     In,

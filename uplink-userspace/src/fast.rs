@@ -12,6 +12,8 @@ pub mod watch;
 
 use std::collections::BTreeSet;
 
+use uplink_common::{FlowKey, Translation};
+
 use crate::links;
 use crate::loader::Port;
 use crate::nexthop::Obstacle;
@@ -39,6 +41,16 @@ pub fn look_again_s(timeouts_s: impl IntoIterator<Item = u32>) -> u32 {
     (shortest / 3).clamp(1, LOOK_AGAIN_S)
 }
 
+/// One direction of a connection by its ends as the programs at the wire know them: conntrack sees prefixes that are
+/// translated from the inside only.
+pub fn at_the_wire(key: FlowKey, translations: &[Translation]) -> impl Iterator<Item = FlowKey> {
+    let from_outside = translations.iter().filter_map(move |translation| {
+        let mut key = key;
+        translation.outward(&mut key.dst).then_some(key)
+    });
+    [key].into_iter().chain(from_outside)
+}
+
 /// Whether the fast path suits a host with these ports by itself: every one has a wire, and its driver says that it does
 /// all that is needed. A kernel that does not tell is none of them.
 pub async fn suits(ports: &[Port]) -> bool {
@@ -56,7 +68,32 @@ pub async fn suits(ports: &[Port]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use uplink_common::Addr;
+
     use super::*;
+    use crate::conntrack::tuple::tests::flow;
+
+    #[test]
+    fn what_comes_in_for_a_translated_prefix_is_known_by_its_address_outside() {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        let translation = |outside| Translation::new(addr("fd00:10::"), addr(outside), 64);
+        let translations = ["2001:db8:1:10::", "2001:db8:2:10::"].map(translation);
+        let known = |key| at_the_wire(key, &translations).collect::<Vec<_>>();
+        let out = flow("fd00:10::2", "2001:db8:9::1", 17);
+        assert_eq!(known(out), [out]);
+        let [own, one, two] = known(out.reversed())[..] else {
+            panic!("not by both uplinks");
+        };
+        assert_eq!(own, out.reversed());
+        for (key, outside) in [(one, "2001:db8:1:10::"), (two, "2001:db8:2:10::")] {
+            assert_eq!(FlowKey { dst: own.dst, ..key }, own);
+            assert_eq!(key.dst.0[..8], addr(outside).0[..8]);
+        }
+        let v4 = flow("10.0.0.1", "192.0.2.1", 6);
+        assert_eq!(known(v4), [v4]);
+    }
 
     #[test]
     fn conntrack_sees_a_packet_three_times_before_it_forgets() {

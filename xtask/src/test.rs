@@ -24,10 +24,18 @@ pub struct Args {
 enum Suite {
     /// The unit tests of every crate; no root needed
     Unit,
+    /// The examples in the documentation of every crate; no root needed
+    Doc,
     /// tests/tests/packets: packets through the BPF programs
     Packet,
     /// tests/tests/lab: the scenarios in the lab
     Lab,
+}
+
+impl Suite {
+    const fn needs_root(self) -> bool {
+        matches!(self, Self::Packet | Self::Lab)
+    }
 }
 
 /// What `cargo test` said, over all runs.
@@ -71,7 +79,7 @@ pub fn test(workspace: &Workspace, args: &Args) -> Result<()> {
         note(shell::run(&mut clippy(workspace, &object)));
     }
     let mut tally = Tally::default();
-    for suite in [Suite::Unit, Suite::Packet, Suite::Lab] {
+    for suite in [Suite::Unit, Suite::Doc, Suite::Packet, Suite::Lab] {
         if args.only.is_none_or(|only| only == suite) {
             note(run_suite(workspace, suite, &object, &mut tally));
         }
@@ -89,23 +97,25 @@ fn clippy(workspace: &Workspace, object: &Path) -> Command {
 
 fn run_suite(workspace: &Workspace, suite: Suite, object: &Path, tally: &mut Tally) -> Result<()> {
     let mut cargo = workspace.cargo();
-    if suite != Suite::Unit && !shell::is_root() {
+    if suite.needs_root() && !shell::is_root() {
         // cargo stays the user's, only the tests become root.
         cargo.args(["--config", shell::SUDO_RUNNER]);
     }
-    cargo.args(["test", "--no-fail-fast"]);
+    // The same packages each time: what is built depends on the features that they want of others together.
+    cargo.args([
+        "test",
+        "--no-fail-fast",
+        "--workspace",
+        "--exclude",
+        "uplink-ebpf",
+    ]);
     match suite {
-        Suite::Unit => cargo.args([
-            "--workspace",
-            "--exclude",
-            "uplink-ebpf",
-            "--exclude",
-            "uplink-tests",
-        ]),
-        Suite::Packet => cargo.args(["--package", "uplink-tests", "--test", "packets"]),
-        Suite::Lab => cargo.args(["--package", "uplink-tests", "--lib", "--bins", "--test", "lab"]),
+        Suite::Unit => cargo.args(["--lib", "--bins"]),
+        Suite::Doc => cargo.arg("--doc"),
+        Suite::Packet => cargo.args(["--test", "packets"]),
+        Suite::Lab => cargo.args(["--test", "lab"]),
     };
-    if suite != Suite::Unit {
+    if suite.needs_root() {
         // One lab at a time: they share the machine's cgroups and its two cores.
         cargo.env("RUST_TEST_THREADS", "1");
     }

@@ -12,7 +12,7 @@ mod transfer;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use uplink_lab::{Config, Daemon, Echo, FarEnds, Lab, Shape};
+use uplink_lab::{Config, Daemon, Echo, FarEnds, Isp, Lab, Shape};
 
 use crate::support::{await_within, lab};
 
@@ -41,10 +41,25 @@ fn daemon<'a>(lab: &'a Lab, more: &str) -> Result<Daemon<'a>> {
         more: format!("{FAST}{more}"),
         ..Config::default()
     };
-    let daemon = Daemon::start(lab, &config)?;
+    started(lab, &config)
+}
+
+fn started<'a>(lab: &'a Lab, config: &Config) -> Result<Daemon<'a>> {
+    let daemon = Daemon::start(lab, config)?;
     daemon.await_up()?;
     expect_attached(&daemon, "xdp")?;
     Ok(daemon)
+}
+
+/// IPv6 clients have a prefix of each provider outside; `kernel` is what comes before. The lab has to delegate it
+/// ([`Lab::delegate_prefixes`]).
+fn translated(kernel: &str) -> Config {
+    let prefix = |isp: Isp| format!("prefix6 = \"{}\"", isp.prefixes()[0]);
+    Config {
+        uplink_more: Isp::ALL.map(prefix),
+        more: format!("{kernel}[nat]\nprefix6 = \"fd00:10::/64\"\n"),
+        ..Config::default()
+    }
 }
 
 /// Waits until `status` says so.

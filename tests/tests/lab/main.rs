@@ -68,6 +68,9 @@ const CAUSE: &str = "UPLINK_LAB_CAUSE";
 /// No scenario may take longer, but for those in [`LIMITS`].
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// So many of them are told at the end, with the time they took.
+const SLOWEST: usize = 20;
+
 /// Scenarios whose matter needs more time.
 const LIMITS: &[(&str, Duration)] = &[
     ("fleet_kill9", Duration::from_secs(300)),
@@ -96,6 +99,7 @@ const LIMITS: &[(&str, Duration)] = &[
     ("events_told", Duration::from_secs(90)),
     ("hooks_in_nobodys_way", Duration::from_secs(180)),
     ("fast_kept", Duration::from_secs(120)),
+    ("fast_alike", Duration::from_secs(120)),
 ];
 
 const SCENARIOS: &[Scenario] = &[
@@ -352,9 +356,12 @@ fn main() -> ExitCode {
 fn run_all(chosen: &[&Scenario]) -> ExitCode {
     let begun = Instant::now();
     println!("\nrunning {} tests", chosen.len());
-    let mut failed = Vec::new();
+    let (mut failed, mut took) = (Vec::new(), Vec::new());
     for (name, _) in chosen {
-        match in_child(name) {
+        let started = Instant::now();
+        let done = in_child(name);
+        took.push((started.elapsed().as_secs(), *name));
+        match done {
             Ok(()) => println!("test {name} ... ok"),
             Err(e) => {
                 println!("test {name} ... FAILED\n    {e:#}");
@@ -363,6 +370,10 @@ fn run_all(chosen: &[&Scenario]) -> ExitCode {
         }
     }
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
+    took.sort_unstable();
+    for (seconds, name) in took.iter().rev().take(SLOWEST) {
+        println!("    {seconds:4} s: {name}");
+    }
     // Once more at the end, where whoever sees only that finds it.
     failed
         .iter()

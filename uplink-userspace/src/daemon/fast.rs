@@ -13,11 +13,11 @@ use uplink_common::{Family, FlowKey};
 use super::Daemon;
 use crate::config::Attach;
 use crate::conntrack::Connection;
-use crate::fast::LOOK_AGAIN_S;
 use crate::fast::closed::{self, Closed};
 use crate::fast::drivers;
 use crate::fast::look::Looker;
 use crate::fast::watch::{self, Bump, Neighbour};
+use crate::fast::{LOOK_AGAIN_S, at_the_wire};
 use crate::links::{self, Wire};
 use crate::loader::Loaded;
 use crate::nexthop::{self, look};
@@ -307,7 +307,7 @@ impl Daemon {
     }
 
     /// Flows take the kernel's way again.
-    fn advance_fast(&mut self) {
+    pub(super) fn advance_fast(&mut self) {
         if let Err(e) = self.maps.fast.advance() {
             tracing::error!("what was learned of flows may be wrong now, and stays: {e:#}");
         }
@@ -355,9 +355,12 @@ impl Daemon {
         }
     }
 
-    fn forget_keys<'a>(&mut self, mut keys: impl Iterator<Item = &'a FlowKey>) {
+    fn forget_keys<'a>(&mut self, keys: impl Iterator<Item = &'a FlowKey>) {
+        let translations = self.engine.uplinks().iter().filter_map(|u| u.translation);
+        let translations: Vec<_> = translations.collect();
+        let mut keys = keys.flat_map(|key| at_the_wire(*key, &translations));
         let seed = self.maps.config().map(|config| config.seed);
-        let forgotten = seed.and_then(|seed| keys.try_for_each(|key| self.maps.fast.forget(seed, key)));
+        let forgotten = seed.and_then(|seed| keys.try_for_each(|key| self.maps.fast.forget(seed, &key)));
         if let Err(e) = forgotten {
             tracing::warn!("forgetting the ways of connections that are gone: {e:#}");
             self.advance_fast();

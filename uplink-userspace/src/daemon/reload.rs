@@ -157,6 +157,8 @@ impl Daemon {
         self.maps.heartbeat(flow_map::now_s())?;
         self.maps
             .publish(engine.uplinks(), engine.selection(), &self.settings)?;
+        // A prefix may be translated otherwise now.
+        self.advance_fast();
         self.names.follow(&config, &host, engine.uplinks())?;
         self.policies
             .write(&mut self.maps, &mut self.names, &config, engine.groups(), &host)?;

@@ -11,7 +11,7 @@ use uplink_lab::topology::{client, elsewhere};
 use uplink_lab::{Config, Daemon, Family, Isp, Shape};
 
 use super::ends::{PLAIN, SIGN, Wires, silence};
-use super::{FAST, expect_attached, packets, wired};
+use super::{FAST, expect_attached, packets, translated, wired};
 use crate::support::pause;
 
 /// Flows of each family, half of them UDP, half TCP.
@@ -30,19 +30,28 @@ const SLOW: &str = "[kernel]\nattach = \"tcx\"\n";
 type Seen = BTreeMap<u32, (usize, Vec<u8>)>;
 
 pub fn alike() -> Result<()> {
+    let plain = |kernel: &str| Config {
+        more: kernel.into(),
+        ..Config::default()
+    };
     for family in Family::ALL {
-        let [(kernel, none), (fast, some)] = [run(family, SLOW)?, run(family, FAST)?];
-        println!(
-            "    {family:?}: {} packets came out, {some} by the fast path",
-            fast.len()
-        );
-        ensure!(
-            none == 0 && some > fast.len() as u64 * 3 / 4,
-            "{none}, {some} by the fast path"
-        );
-        compare(&kernel, &fast)?;
+        expect_alike(family, &plain).with_context(|| format!("{family:?}"))?;
     }
-    Ok(())
+    expect_alike(Family::V6, &translated).context("a translated prefix")
+}
+
+/// `config` has the lines that it is given first.
+fn expect_alike(family: Family, config: &dyn Fn(&str) -> Config) -> Result<()> {
+    let [(kernel, none), (fast, some)] = [run(family, config, SLOW)?, run(family, config, FAST)?];
+    println!(
+        "    {family:?}: {} packets came out, {some} by the fast path",
+        fast.len()
+    );
+    ensure!(
+        none == 0 && some > fast.len() as u64 * 3 / 4,
+        "{none}, {some} by the fast path"
+    );
+    compare(&kernel, &fast)
 }
 
 fn compare(kernel: &Seen, fast: &Seen) -> Result<()> {
@@ -63,14 +72,11 @@ fn compare(kernel: &Seen, fast: &Seen) -> Result<()> {
 }
 
 /// What comes out of a router with this configuration, and how much of it by the fast path.
-fn run(family: Family, kernel: &str) -> Result<(Seen, u64)> {
+fn run(family: Family, config: &dyn Fn(&str) -> Config, kernel: &str) -> Result<(Seen, u64)> {
     let (lab, _echo, _ends) = wired(Shape::NicEach)?;
+    lab.delegate_prefixes()?;
     silence(&lab, &[SERVICE])?;
-    let config = Config {
-        more: format!("{kernel}{SEED}"),
-        ..Config::default()
-    };
-    let daemon = Daemon::start(&lab, &config)?;
+    let daemon = Daemon::start(&lab, &config(&format!("{kernel}{SEED}")))?;
     daemon.await_up()?;
     if kernel == FAST {
         expect_attached(&daemon, "xdp")?;

@@ -10,10 +10,10 @@ use uplink_common::path::{FIRST_LOOK_S, WAY_TRIES};
 use uplink_lab::daemon::log_tail;
 use uplink_lab::topology::{client, servers};
 use uplink_lab::traffic::Ongoing;
-use uplink_lab::{Daemon, Family, Isp, Lab, Shape};
+use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape};
 
 use super::flows::Flows;
-use super::{daemon, expect_attached, packets, wired};
+use super::{FAST, daemon, expect_attached, packets, started, translated, wired};
 use crate::nexthop::got_through;
 use crate::pair::{self, tcp_server};
 use crate::support::{await_within, pause};
@@ -82,9 +82,19 @@ fn stopped_by(make: impl Fn(&Lab) -> Result<()>, unmake: Option<&str>) -> Result
 /// Connections that somebody makes conntrack forget are known to it again within a second, and nobody's answer is lost,
 /// whenever that happens between a packet and its answer.
 pub fn flushed() -> Result<()> {
+    let plain = Config {
+        more: FAST.into(),
+        ..Config::default()
+    };
+    flushed_with(&plain, &Family::ALL)?;
+    flushed_with(&translated(FAST), &[Family::V6]).context("a translated prefix")
+}
+
+fn flushed_with(config: &Config, families: &[Family]) -> Result<()> {
     let (lab, _echo, _ends) = wired(Shape::OneNic)?;
-    let daemon = daemon(&lab, "")?;
-    for family in Family::ALL {
+    lab.delegate_prefixes()?;
+    let daemon = started(&lab, config)?;
+    for &family in families {
         let mut flows = Flows::open(&lab, family, 50)?;
         flows.expect_whole("before", 5)?;
         let fast = packets(&daemon, "fast")?;

@@ -118,12 +118,15 @@ fn nft(facts: &Facts) -> Option<Finding> {
     (there && !lacks(facts.user.effective)).then(|| finding("nft-fails", Blocks, text, remedy))
 }
 
-/// New connections are dropped once the table is full.
+/// New connections are dropped once the table is full. The kernel makes as many buckets as connections; with more of these alone
+/// each look-up walks along a chain.
 fn conntrack(facts: &Facts) -> Option<Finding> {
     let (count, max) = facts.conntrack?;
     let text = format!("{count} of {max} connections are tracked; at the limit new ones are dropped");
     let wanted = max.saturating_mul(2);
-    let remedy = format!("sysctl -w net.netfilter.nf_conntrack_max={wanted}");
+    let remedy = format!(
+        "sysctl -w net.netfilter.nf_conntrack_buckets={wanted} net.netfilter.nf_conntrack_max={wanted}"
+    );
     (max > 0 && count >= max / 10 * 9).then(|| finding("conntrack-full", Warns, text, remedy))
 }
 
