@@ -123,6 +123,16 @@ fn flushed_with(config: &Config, families: &[Family]) -> Result<()> {
             // Soon after the last time, or when what was left of that is forgotten.
             pause(if n % 2 == 0 { 0.0 } else { 0.6 });
         }
+        // Nothing is left of either direction after that time.
+        lab.router.run(&delete)?;
+        pause(0.7);
+        let before = packets(&daemon, "fast")?;
+        flows.expect_whole("forgotten", 1)?;
+        let fast = packets(&daemon, "fast")? - before;
+        ensure!(
+            fast == 0,
+            "{family:?}: {fast} packets of forgotten flows are fast"
+        );
     }
     daemon.stop()
 }
