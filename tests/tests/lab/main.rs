@@ -74,7 +74,7 @@ const SLOWEST: usize = 20;
 /// Scenarios whose matter needs more time.
 const LIMITS: &[(&str, Duration)] = &[
     ("fleet_kill9", Duration::from_secs(300)),
-    ("kill_nth_start", Duration::from_secs(480)),
+    ("kill_nth_start", Duration::from_secs(600)),
     ("kill_nth_failover", Duration::from_secs(360)),
     ("kill_nth_stop", Duration::from_secs(120)),
     ("detect_default", Duration::from_secs(300)),
