@@ -37,11 +37,7 @@ fn wired(shape: Shape) -> Result<(Lab, Echo, FarEnds)> {
 
 /// A daemon with a fast path.
 fn daemon<'a>(lab: &'a Lab, more: &str) -> Result<Daemon<'a>> {
-    let config = Config {
-        more: format!("{FAST}{more}"),
-        ..Config::default()
-    };
-    started(lab, &config)
+    started(lab, &plain(&format!("{FAST}{more}")))
 }
 
 fn started<'a>(lab: &'a Lab, config: &Config) -> Result<Daemon<'a>> {
@@ -49,6 +45,14 @@ fn started<'a>(lab: &'a Lab, config: &Config) -> Result<Daemon<'a>> {
     daemon.await_up()?;
     expect_attached(&daemon, "xdp")?;
     Ok(daemon)
+}
+
+/// The default, behind these lines.
+fn plain(kernel: &str) -> Config {
+    Config {
+        more: kernel.into(),
+        ..Config::default()
+    }
 }
 
 /// IPv6 clients have a prefix of each provider outside; `kernel` is what comes before. The lab has to delegate it

@@ -11,7 +11,7 @@ use uplink_lab::topology::{client, elsewhere};
 use uplink_lab::{Config, Daemon, Family, Isp, Shape};
 
 use super::ends::{PLAIN, SIGN, Wires, silence};
-use super::{FAST, expect_attached, packets, translated, wired};
+use super::{FAST, expect_attached, packets, plain, translated, wired};
 use crate::support::pause;
 
 /// Flows of each family, half of them UDP, half TCP.
@@ -30,10 +30,6 @@ const SLOW: &str = "[kernel]\nattach = \"tcx\"\n";
 type Seen = BTreeMap<u32, (usize, Vec<u8>)>;
 
 pub fn alike() -> Result<()> {
-    let plain = |kernel: &str| Config {
-        more: kernel.into(),
-        ..Config::default()
-    };
     for family in Family::ALL {
         expect_alike(family, &plain).with_context(|| format!("{family:?}"))?;
     }

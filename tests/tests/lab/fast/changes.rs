@@ -13,7 +13,7 @@ use uplink_lab::traffic::Ongoing;
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape};
 
 use super::flows::Flows;
-use super::{FAST, daemon, expect_attached, packets, started, translated, wired};
+use super::{FAST, daemon, expect_attached, packets, plain, started, translated, wired};
 use crate::nexthop::got_through;
 use crate::pair::{self, tcp_server};
 use crate::support::{await_within, pause};
@@ -82,11 +82,7 @@ fn stopped_by(make: impl Fn(&Lab) -> Result<()>, unmake: Option<&str>) -> Result
 /// Connections that somebody makes conntrack forget are known to it again within a second, and nobody's answer is lost,
 /// whenever that happens between a packet and its answer.
 pub fn flushed() -> Result<()> {
-    let plain = Config {
-        more: FAST.into(),
-        ..Config::default()
-    };
-    flushed_with(&plain, &Family::ALL)?;
+    flushed_with(&plain(FAST), &Family::ALL)?;
     flushed_with(&translated(FAST), &[Family::V6]).context("a translated prefix")
 }
 
