@@ -90,7 +90,7 @@ pub fn shared_mac() -> Result<()> {
     let warn = || warned(&daemon, "shared-mac");
     await_within("warned", Instant::now(), Duration::from_secs(1), warn)?;
     for family in Family::ALL {
-        expect_share("clients", &udp_flows(&lab, 1_000, family)?, 75.0, 5.0)?;
+        expect_share("clients", &udp_flows(&lab, 1_500, family)?, 75.0)?;
         for isp in Isp::ALL {
             ask_box(&lab, isp.source(family))?;
             ask_forwarded(&lab, isp.source(family))?;

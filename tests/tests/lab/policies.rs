@@ -46,12 +46,12 @@ pub fn reload(lab: &Lab, config: &Config) -> Result<()> {
 /// Every flow was answered, by this ISP.
 fn expect_all(what: &str, tally: &Tally, isp: Isp) -> Result<()> {
     let percent = if isp == Isp::One { 100.0 } else { 0.0 };
-    expect_share(what, tally, percent, 0.0)
+    expect_share(what, tally, percent)
 }
 
-/// The flows are nobody's but the balance's, of 3:1. Chance is off by more once in a million times, with 200 flows.
+/// The flows are nobody's but the balance's, of 3:1.
 fn expect_balanced(what: &str, tally: &Tally) -> Result<()> {
-    expect_share(what, tally, 75.0, 15.0)
+    expect_share(what, tally, 75.0)
 }
 
 /// What status says of a policy.

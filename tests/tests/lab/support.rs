@@ -26,20 +26,24 @@ pub fn daemon<'a>(lab: &'a Lab, more: &str) -> Result<Daemon<'a>> {
     Ok(daemon)
 }
 
-/// Every flow was answered by one ISP, and the first one's share is as expected.
-pub fn expect_share(what: &str, tally: &Tally, percent: f64, within: f64) -> Result<()> {
-    let share = tally.percent(Isp::One);
+/// How far the share of flows drawn at random may be off, in standard deviations of the binomial distribution: chance
+/// is beyond five once in 1.7 million times, and there are some 200 shares in a run. More flows look more closely.
+const SIGMAS: f64 = 5.0;
+
+/// Every flow was answered by one ISP, and the first one's share is as expected of so many.
+pub fn expect_share(what: &str, tally: &Tally, percent: f64) -> Result<()> {
+    let (flows, share) = (tally.total(), tally.percent(Isp::One));
+    let within = SIGMAS * (percent * (100.0 - percent) / flows as f64).sqrt();
     println!(
-        "    {what}: {} flows, isp1 {share:.2} %, {tally:?}",
-        tally.total()
+        "    {what}: {flows} flows, isp1 {share:.2} %, {percent:.2} +- {within:.2} % expected, {tally:?}"
     );
     ensure!(
-        tally.clean() == tally.total(),
+        tally.clean() == flows,
         "{what}: flows lost, split or not steered: {tally:?}"
     );
     ensure!(
         (share - percent).abs() <= within,
-        "{what}: isp1 has {share:.2} %, not {percent} %"
+        "{what}: isp1 has {share:.2} % of {flows} flows, not {percent:.2} +- {within:.2} %"
     );
     Ok(())
 }

@@ -19,7 +19,8 @@ const INSIDE: &str = "fd00:10::";
 const LENGTH: u32 = 64;
 const PORT: u16 = 7500;
 const WEB: u16 = 8080;
-const FLOWS: usize = 200;
+/// By UDP and TCP 60 of each client: that chance sends one of the eight by one ISP alone happens once in four million.
+const FLOWS: usize = 240;
 
 pub fn prefixes() -> Result<()> {
     let cgroup = Cgroup::join()?;
@@ -36,7 +37,7 @@ pub fn prefixes() -> Result<()> {
     expect_expired(&lab, Family::V6)?;
     expect_whole(&lab, Family::V6)?;
     own(&lab)?;
-    expect_share("IPv4 beside it", &udp_flows(&lab, 1_000, Family::V4)?, 75.0, 6.0)?;
+    expect_share("IPv4 beside it", &udp_flows(&lab, 1_500, Family::V4)?, 75.0)?;
     other_prefix(&lab, &cgroup)?;
     lab.expect_right_isps("translated")?;
     daemon.stop()?;
@@ -83,6 +84,7 @@ fn outward(lab: &Lab, first: usize) -> Result<()> {
         hosts.insert(from.ip(), socket.local_addr()?.ip());
         let (near, _far, from) = pair::tcp(lab, Family::V6, n, &tcp)?;
         expect_translated(near.local_addr()?, from, n, first)?;
+        hosts.insert(from.ip(), near.local_addr()?.ip());
     }
     println!("    {FLOWS} UDP and TCP flows, hosts seen as {hosts:?}");
     ensure!(
@@ -90,8 +92,8 @@ fn outward(lab: &Lab, first: usize) -> Result<()> {
         "{} addresses of {CLIENTS} hosts",
         hosts.len()
     );
-    expect_share("UDP", &udp_flows(lab, 2_000, Family::V6)?, 75.0, 4.0)?;
-    expect_share("TCP", &tcp_connects(lab, 500, Family::V6)?, 75.0, 8.0)
+    expect_share("UDP", &udp_flows(lab, 3_000, Family::V6)?, 75.0)?;
+    expect_share("TCP", &tcp_connects(lab, 750, Family::V6)?, 75.0)
 }
 
 fn expect_translated(client: SocketAddr, seen: SocketAddr, n: usize, first: usize) -> Result<()> {
@@ -133,10 +135,10 @@ fn inward(lab: &Lab) -> Result<()> {
 
 /// What the router sends itself has its own addresses, which no prefix covers.
 fn own(lab: &Lab) -> Result<()> {
-    let udp = host_udp(lab, 500, Family::V6, How::Free)?;
-    expect_share("the router's own UDP", &udp, 75.0, 8.0)?;
-    let tcp = host_tcp(lab, 200, Family::V6, How::Free)?;
-    expect_share("the router's own TCP", &tcp, 75.0, 12.0)
+    let udp = host_udp(lab, 800, Family::V6, How::Free)?;
+    expect_share("the router's own UDP", &udp, 75.0)?;
+    let tcp = host_tcp(lab, 330, Family::V6, How::Free)?;
+    expect_share("the router's own TCP", &tcp, 75.0)
 }
 
 /// The first ISP delegates another prefix: new flows have it, the other ISP's do not notice.

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 use uplink_lab::topology::{client, elsewhere};
+use uplink_lab::traffic::Tally;
 use uplink_lab::{Family, Lab, Shape};
 
-use crate::support::{await_within, daemon, lab};
+use crate::support::{await_within, daemon, expect_share, lab};
 
-const FLOWS: u16 = 200;
+const FLOWS: u16 = 400;
 const PACKETS: usize = 3;
 const SECOND: Duration = Duration::from_secs(1);
 /// Each with the beginning of a header that routers on the way may look at.
@@ -33,9 +34,12 @@ pub fn gre_esp() -> Result<()> {
                 Ok(carried(&lab)? - before >= sent as u64)
             })?;
             let what = format!("{name} over {family:?}");
-            let [one, two] = lab.expect_passed(&what, family, usize::from(FLOWS))?;
-            let share = 100.0 * one as f64 / (one + two) as f64;
-            ensure!((share - 75.0).abs() <= 12.0, "{what}: isp1 has {share:.1} %");
+            let by_isp = lab.expect_passed(&what, family, usize::from(FLOWS))?;
+            let tally = Tally {
+                by_isp,
+                ..Tally::default()
+            };
+            expect_share(&what, &tally, 75.0)?;
         }
     }
     lab.expect_right_isps("GRE and ESP")?;

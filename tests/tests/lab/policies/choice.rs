@@ -88,8 +88,8 @@ pub fn weighted() -> Result<()> {
 
 fn shares(lab: &Lab, what: &str, percent: f64) -> Result<()> {
     for family in Family::ALL {
-        expect_share(what, &theirs(lab, 2_000, family)?, percent, 4.0)?;
-        expect_share("others", &udp_flows(lab, 1_000, family)?, 50.0, 6.0)?;
+        expect_share(what, &theirs(lab, 3_000, family)?, percent)?;
+        expect_share("others", &udp_flows(lab, 1_500, family)?, 50.0)?;
     }
     Ok(())
 }
