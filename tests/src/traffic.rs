@@ -81,6 +81,27 @@ fn fresh_ends(family: Family) -> (SocketAddr, SocketAddr) {
     (SocketAddr::new(address, port), SocketAddr::new(server, PORT))
 }
 
+/// A socket at a port that no other has had in this process (of 12,768, below those that the kernel chooses): a flow at
+/// a port that comes again would meet what is remembered of the earlier one.
+///
+/// # Errors
+/// When there is none.
+pub fn fresh_socket(ip: IpAddr) -> io::Result<UdpSocket> {
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 32_768 - FIRST;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut bound = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..COUNT {
+        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        bound = UdpSocket::bind((ip, port as u16));
+        match &bound {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+            _ => break,
+        }
+    }
+    bound
+}
+
 fn fresh_udp(family: Family) -> io::Result<UdpSocket> {
     let (source, server) = fresh_ends(family);
     let socket = UdpSocket::bind(source)?;

@@ -35,8 +35,8 @@ const NAT_V4: Case = Case { v6: false, nat: true };
 /// A new table of 65,537 slots in the idle bank, and the switch to it.
 pub fn swap() -> Result<Vec<Fact>> {
     let object = std::env::var_os("UPLINK_BPF_OBJECT").context("UPLINK_BPF_OBJECT is not set")?;
-    let mut ebpf = EbpfLoader::new().load_file(object)?;
-    let mut maps = Maps::take(&mut ebpf)?;
+    let ebpf = EbpfLoader::new().load_file(object)?;
+    let mut maps = Maps::of(&ebpf)?;
     let uplinks = [uplink(1), uplink(2)];
     let settings = Settings {
         mask: Mask::new(MASK).context("a mask")?,

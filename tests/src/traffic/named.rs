@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 
 use super::burst::{await_reply, exchange};
-use super::{PATIENCE, Reply, Tally, any, connect_tcp, request};
+use super::{PATIENCE, Reply, Tally, any, connect_tcp, fresh_socket, request};
 use crate::echo::{FIRST, PORT};
 use crate::names::resolve;
 use crate::ns::Namespace;
@@ -39,7 +39,7 @@ pub fn named_flows(
     ns.enter(|| {
         let (mut tally, mut addresses) = (Tally::default(), Vec::new());
         for name in names {
-            let socket = UdpSocket::bind((any(server), 0))?;
+            let socket = fresh_socket(any(server))?;
             let resolved = resolve(server, name, family)?;
             let address = *resolved.first().context("no address")?;
             tally.add(get_in_contact(&socket, address, contact)?.as_slice());
@@ -58,7 +58,7 @@ pub fn flows_to(ns: &Namespace, addresses: &[IpAddr]) -> Result<Tally> {
     ns.enter(|| {
         let mut tally = Tally::default();
         for address in addresses {
-            let socket = UdpSocket::bind((any(*address), 0))?;
+            let socket = fresh_socket(any(*address))?;
             tally.add(get_in_contact(&socket, *address, Contact::Send)?.as_slice());
         }
         Ok(tally)

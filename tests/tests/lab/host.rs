@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::loaded_programs;
+use uplink_lab::daemon::{run, said, write_config};
 use uplink_lab::traffic::{How, Ongoing, Tally, host_sendto, host_tcp, host_udp, udp_flows};
 use uplink_lab::{Cgroup, Config, Daemon, Echo, Family, Isp, Lab, Shape};
 
@@ -23,12 +25,15 @@ impl Host {
         Ok(Self { lab, _echo, cgroup })
     }
 
-    fn daemon(&self) -> Result<Daemon<'_>> {
-        let config = Config {
+    fn config(&self) -> Config {
+        Config {
             local: Some(self.cgroup.path().to_owned()),
             ..Config::default()
-        };
-        let daemon = Daemon::start(&self.lab, &config)?;
+        }
+    }
+
+    fn daemon(&self) -> Result<Daemon<'_>> {
+        let daemon = Daemon::start(&self.lab, &self.config())?;
         daemon.await_up()?;
         println!("    attached:\n{}", self.cgroup.programs()?);
         ensure!(!self.cgroup.programs()?.is_empty(), "no program at the cgroup");
@@ -71,6 +76,40 @@ fn shares(what: &str, traffic: impl Fn(&Lab, Family) -> Result<Tally>) -> Result
     host.stop(daemon)
 }
 
+/// A program is loaded when there is work for it: those of this host's sockets by a reload that wants them.
+pub fn by_reload() -> Result<()> {
+    let host = Host::build()?;
+    let mut daemon = Daemon::start(&host.lab, &Config::default())?;
+    daemon.await_up()?;
+    let here = loaded(&mut daemon)?;
+    ensure!(here == ["uplink_egress", "uplink_ingress"], "loaded: {here:?}");
+    write_config(&host.config().text(&host.lab))?;
+    let reloaded = run(&host.lab, &["reload"])?;
+    ensure!(reloaded.status.success(), "reload: {}", said(&reloaded));
+    let here = loaded(&mut daemon)?;
+    ensure!(here.len() == 6, "loaded after the reload: {here:?}");
+    for family in Family::ALL {
+        let tally = host_udp(&host.lab, 1_000, family, How::Free)?;
+        expect_share(&format!("{family:?}"), &tally, 75.0)?;
+    }
+    host.stop(daemon)
+}
+
+/// The programs that a daemon has loaded, by their names in order.
+fn loaded(daemon: &mut Daemon<'_>) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for file in std::fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()?))? {
+        let text = std::fs::read_to_string(file?.path()).unwrap_or_default();
+        let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
+        ids.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
+    }
+    let all = loaded_programs().filter_map(Result::ok);
+    let ours = all.filter(|program| ids.contains(&program.id()));
+    let mut names: Vec<_> = ours.filter_map(|p| p.name_as_str().map(str::to_owned)).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// An application that chose its address, mark or device knows what it wants.
 pub fn bound_left_alone() -> Result<()> {
     let host = Host::build()?;
@@ -111,7 +150,7 @@ pub fn udp_follows_failover() -> Result<()> {
     let daemon = host.daemon()?;
     let mut streams = Vec::new();
     for family in Family::ALL {
-        for _ in 0..12 {
+        for _ in 0..40 {
             streams.push(Ongoing::host_stream(&host.lab, family)?);
         }
     }

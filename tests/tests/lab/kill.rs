@@ -158,10 +158,10 @@ fn taken_down(lab: &Lab) -> Result<()> {
 fn taken_over(lab: &Lab) -> Result<Daemon<'_>> {
     let daemon = Daemon::restart(lab)?;
     daemon.await_up()?;
-    // That 40 flows at 3:1 all miss one uplink happens once in 100,000 times.
-    let tally = udp_flows(lab, 40, Family::V4)?;
+    // That 80 flows at 3:1 all miss one uplink happens once in ten thousand million times.
+    let tally = udp_flows(lab, 80, Family::V4)?;
     ensure!(
-        tally.clean() == 40 && tally.by_isp.iter().all(|n| *n > 0),
+        tally.clean() == 80 && tally.by_isp.iter().all(|n| *n > 0),
         "the next daemon does not steer: {tally:?}"
     );
     Ok(daemon)

@@ -143,6 +143,7 @@ const SCENARIOS: &[Scenario] = &[
     ("host_tcp", host::tcp),
     ("host_udp_connected", host::udp_connected),
     ("host_udp_sendto", host::udp_sendto),
+    ("host_by_reload", host::by_reload),
     ("host_bound_left_alone", host::bound_left_alone),
     ("host_udp_follows_failover", host::udp_follows_failover),
     ("fleet_survives", fleet::survives),

@@ -18,7 +18,7 @@ use crate::support::{daemon, lab};
 const MTU: usize = 1_400;
 const PORT: u16 = 7400;
 /// Of both uplinks there are some among so many, but for one time in 100,000.
-const FLOWS: usize = 40;
+const FLOWS: usize = 80;
 /// The length of an IP packet that fits into the LAN, not into the uplink.
 const LONG: usize = 1_450;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 use uplink_lab::topology::client;
+use uplink_lab::traffic::fresh_socket;
 use uplink_lab::{Family, Lab};
 
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ pub fn udp_server(lab: &Lab, at: SocketAddr) -> Result<UdpSocket> {
 /// A connected UDP socket of client number `n`.
 pub fn udp_client(lab: &Lab, family: Family, n: usize, to: SocketAddr) -> Result<UdpSocket> {
     let open = || {
-        let socket = UdpSocket::bind((client(family, n as u8), 0))?;
+        let socket = fresh_socket(client(family, n as u8))?;
         socket.connect(to)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         std::io::Result::Ok(socket)

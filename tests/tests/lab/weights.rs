@@ -87,12 +87,12 @@ fn steady(daemon: &Daemon<'_>, time: Duration) -> Result<()> {
     Ok(())
 }
 
-const CLIENTS: usize = 40;
+const CLIENTS: usize = 120;
 const FILE: u64 = 1 << 20;
-/// With 1:5 among 40 the number of downloads on either link is a random walk, and each file that
+/// With 1:5 among 120 the number of downloads on either link is a random walk, and each file that
 /// ends is a step. It gets to a link that nobody uses now and then, whatever the shares are and
 /// whoever chooses; with small files this ends soon, and over so long it is a small part.
-const SMALL: u64 = FILE / 4;
+const SMALL: u64 = FILE / 16;
 const MEASURED_S: u32 = 40;
 
 /// Links of 100 and 20 Mbit, each full of downloads, by our shares and by the kernel's.
@@ -159,15 +159,16 @@ pub fn spillover() -> Result<()> {
     let capacity = "down = \"20mbit\"\nup = \"20mbit\"";
     let daemon = start(&lab, [capacity; 2], "[balance]\nspillover = \"50%\"\n")?;
     expect_share("idle", &udp_flows(&lab, 300, Family::V4)?, 100.0)?;
-    let busy = Downloads::start(&lab, 10, FILE / 2)?;
+    let busy = Downloads::start(&lab, 20, FILE / 8)?;
     let loaded = Instant::now();
     let spills = || Ok(share(&daemon)? < 0.999);
     await_within("it spills over", loaded, 10 * SECOND, spills)?;
     pause(3.0);
-    let rates = busy.measure(5 * SECOND);
+    let rates = busy.measure(15 * SECOND);
     println!("    {rates:.1?}");
+    // Either has fewer downloads than it needs now and then, as with `SMALL`.
     ensure!(
-        rates.sum() > 30.0,
+        rates.sum() > 28.0,
         "two links of 20 Mbit carry {:.1}",
         rates.sum()
     );

@@ -109,7 +109,7 @@ pub fn jitter_and_loss() -> Result<()> {
         ..Quality::default()
     });
     let stream = Ongoing::unanswered_udp_stream(&lab, Family::V6)?;
-    pause(4.0);
+    pause(8.0);
     let report = stream.stop()?;
     let lost = report.lost() as f64 / report.beats.len() as f64;
     // There and back: 0.8 squared come through.

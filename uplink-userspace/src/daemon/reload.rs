@@ -23,6 +23,8 @@ impl Daemon {
         let config = self.read_file()?;
         self.refuse_what_needs_a_restart(&config)?;
         let (engine, host, found) = self.judge(&config).await?;
+        let ports = start::ports(&config, &host, engine.uplinks());
+        self.loaded.verify(&start::programs(&config, &ports))?;
         self.take_over(config, engine, host, &found).await
     }
 

@@ -1,7 +1,7 @@
 //! From a configuration to a steering kernel. A start that fails leaves nothing behind, and
 //! what an earlier daemon left is adopted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::SystemTime;
@@ -158,7 +158,7 @@ async fn bring_up(
 ) -> Result<(Parts, mpsc::Receiver<Told>)> {
     loader::prepare(&options.bpffs)?;
     let mut loaded = Loaded::load(&options.bpffs, hook, Room::of(&config.kernel), options.verbose)?;
-    let mut maps = loaded.take_maps()?;
+    let mut maps = loaded.maps()?;
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
     let found = resolve::resolve(&config, &host, &ids)?;
@@ -180,6 +180,7 @@ async fn bring_up(
     let wanted = Settings::of(&config).with_groups(groups);
     let engine = Engine::new(uplinks, wanted, &was_down, &drained);
     let before = ports(&config, &host, engine.uplinks());
+    loaded.verify(&programs(&config, &before))?;
     remember(options, &config, &engine, &before, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
@@ -258,6 +259,11 @@ async fn forget_gone(config: &Config, records: &[(u8, Record)], uplinks: &[Uplin
         }
     }
     Ok(())
+}
+
+/// The programs that this configuration has work for.
+pub fn programs(config: &Config, ports: &[Port]) -> BTreeSet<&'static str> {
+    loader::needed(ports, config.kernel.is_fast(), config.local.enabled)
 }
 
 /// Attaches the programs of this host's sockets, or takes them off. Returns what was attached.

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result};
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
 
-use super::Loaded;
 use super::link::Link;
+use super::{Loaded, needed};
 
 /// Of asm-generic/socket.h; other numbers are parisc's and sparc's only.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -88,6 +88,7 @@ impl Loaded {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach_host(&mut self, cgroup: &Path) -> Result<Vec<String>> {
+        self.verify(&needed(&[], false, true))?;
         if self.host.as_deref() != Some(cgroup) {
             PROGRAMS.iter().for_each(|name| drop(self.links.remove(*name)));
             self.host = Some(cgroup.to_owned());

@@ -8,9 +8,8 @@ mod port;
 pub mod query;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -115,10 +114,10 @@ pub struct Loaded {
     pub hook: Hook,
     /// By the name of the pin without its prefix.
     links: BTreeMap<String, Link>,
-    /// Handles to the maps, to pin them again.
-    pinned: Vec<(&'static str, MapData)>,
     /// The cgroup whose sockets are steered.
     host: Option<PathBuf>,
+    /// Whether the verifier's log belongs to an error.
+    verbose: bool,
 }
 
 /// Chooses the hook for this kernel.
@@ -195,11 +194,11 @@ fn mount_bpffs(dir: &Path) -> Result<()> {
 }
 
 impl Loaded {
-    /// Loads programs and maps, adopting the maps pinned under `bpffs`.
+    /// Makes the maps, adopting those pinned under `bpffs`. Programs are loaded when they are needed: see
+    /// [`Self::verify`]. The verifier's log is part of its error where `verbose`.
     ///
     /// # Errors
-    /// When pins are another version's, or the kernel refuses maps or programs. The verifier's
-    /// log is part of the error where `verbose`.
+    /// When pins are another version's, or the kernel refuses maps.
     pub fn load(bpffs: &Path, hook: Hook, room: Room, verbose: bool) -> Result<Self> {
         refuse_other_abi(bpffs)?;
         let mut loader = EbpfLoader::new();
@@ -215,15 +214,13 @@ impl Loaded {
         for name in maps::NAMES {
             loader.map_pin_path(name, bpffs.join(name));
         }
-        let mut ebpf = loader.load(OBJECT).context("loading the BPF maps")?;
-        load_programs(&mut ebpf, room.fast).map_err(|e| refused(e, verbose))?;
         Ok(Self {
-            pinned: handles(&ebpf)?,
-            ebpf,
+            ebpf: loader.load(OBJECT).context("loading the BPF maps")?,
             bpffs: bpffs.to_owned(),
             hook,
             links: BTreeMap::new(),
             host: None,
+            verbose,
         })
     }
 
@@ -231,8 +228,31 @@ impl Loaded {
     ///
     /// # Errors
     /// When the object lacks one.
-    pub fn take_maps(&mut self) -> Result<Maps> {
-        Maps::take(&mut self.ebpf)
+    pub fn maps(&self) -> Result<Maps> {
+        Maps::of(&self.ebpf)
+    }
+
+    /// Has the kernel verify those of these programs that it has not yet. Nothing is attached, so that whoever is
+    /// about to change something may ask for it before.
+    ///
+    /// All at once: the verifier works on as many processors as there are, and a start waits for the longest of the
+    /// programs instead of for all of them.
+    ///
+    /// # Errors
+    /// When the kernel refuses one.
+    pub fn verify(&mut self, programs: &BTreeSet<&str>) -> Result<()> {
+        let wanted =
+            |(name, program): &(&str, &mut Program)| programs.contains(name) && program.fd().is_err();
+        let missing: Vec<_> = self.ebpf.programs_mut().filter(wanted).collect();
+        let done = std::thread::scope(|scope| {
+            let loads = missing
+                .into_iter()
+                .map(|(_, program)| scope.spawn(|| load(program)));
+            let loads: Vec<_> = loads.collect();
+            let mut done = loads.into_iter().map(|load| load.join());
+            done.try_for_each(|load| load.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        done.map_err(|e| refused(e, self.verbose))
     }
 
     /// Pins again what somebody removed, and says what that was.
@@ -242,10 +262,13 @@ impl Loaded {
     pub fn ensure_pins(&self) -> Result<Vec<String>> {
         prepare(&self.bpffs)?;
         let mut repaired = Vec::new();
-        for (name, map) in &self.pinned {
+        for name in maps::NAMES {
             let pin = self.bpffs.join(name);
             if fs::symlink_metadata(&pin).is_err() {
-                map.pin(&pin)
+                let map = self.ebpf.map(name);
+                let map = map.with_context(|| format!("the BPF object has no map `{name}`"))?;
+                maps::data(map)
+                    .pin(&pin)
                     .with_context(|| format!("pinning {}", pin.display()))?;
                 repaired.push((*name).to_owned());
             }
@@ -282,18 +305,15 @@ impl Loaded {
     }
 }
 
-/// All at once: the verifier works on as many processors as there are, and a start waits for the longest of
-/// the programs instead of for all of them.
-fn load_programs(ebpf: &mut Ebpf, fast: bool) -> Result<(), ProgramError> {
-    std::thread::scope(|scope| {
-        let wanted = ebpf
-            .programs_mut()
-            .filter(|(name, _)| fast || *name != wire::FAST);
-        let programs: Vec<_> = wanted.map(|(_, program)| program).collect();
-        let loads: Vec<_> = programs.into_iter().map(|p| scope.spawn(|| load(p))).collect();
-        let mut done = loads.into_iter().map(|load| load.join());
-        done.try_for_each(|load| load.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
+/// The programs that there is work for: at these ports, at the wire where there is a fast path, and for this host's
+/// own sockets.
+#[must_use]
+pub fn needed(ports: &[Port], fast: bool, host: bool) -> BTreeSet<&'static str> {
+    let ports = ports
+        .iter()
+        .flat_map(|port| wanted(port).map(|(_, program)| program));
+    let host = cgroup::PROGRAMS.into_iter().filter(|_| host);
+    ports.chain(fast.then_some(wire::FAST)).chain(host).collect()
 }
 
 fn load(program: &mut Program) -> Result<(), ProgramError> {
@@ -323,21 +343,7 @@ fn again(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), Progr
     }
 }
 
-/// Descriptors of our own for every map.
-fn handles(ebpf: &Ebpf) -> Result<Vec<(&'static str, MapData)>> {
-    let mut handles = Vec::new();
-    for name in maps::NAMES {
-        let map = ebpf
-            .map(name)
-            .with_context(|| format!("the BPF object has no map `{name}`"))?;
-        let fd = maps::data(map).fd().as_fd().try_clone_to_owned()?;
-        handles.push((*name, MapData::from_fd(fd)?));
-    }
-    Ok(handles)
-}
-
-fn refused(error: aya::programs::ProgramError, verbose: bool) -> anyhow::Error {
-    use aya::programs::ProgramError;
+fn refused(error: ProgramError, verbose: bool) -> anyhow::Error {
     match &error {
         ProgramError::LoadError {
             io_error,

@@ -12,7 +12,7 @@ use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use aya::programs::{LinkOrder, SchedClassifier};
 
 use super::link::Link;
-use super::{Attached, ClsactPort, Hook, Loaded, PIN_PREFIX, clsact, query, remove_pin};
+use super::{Attached, ClsactPort, Hook, Loaded, PIN_PREFIX, clsact, needed, query, remove_pin};
 
 const STEER: &str = "uplink_ingress";
 const COUNT: &str = "uplink_count";
@@ -66,6 +66,7 @@ impl Loaded {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(&mut self, port: &Port) -> Result<Vec<String>> {
+        self.verify(&needed(std::slice::from_ref(port), false, false))?;
         let mut attached = Vec::new();
         for side in SIDES {
             let done = match self.hook {

@@ -8,6 +8,7 @@ mod record;
 mod slots;
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
@@ -141,14 +142,17 @@ pub struct Carried {
 }
 
 impl Maps {
-    /// Takes the maps out of a loaded object.
+    /// Handles to the maps of a loaded object, which keeps its own: programs that are loaded later need them.
     ///
     /// # Errors
-    /// When the object lacks one, which means that it belongs to another version.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
+    /// When the object lacks one, which means that it belongs to another version; or when there are too many open
+    /// files.
+    pub fn of(ebpf: &Ebpf) -> Result<Self> {
         let mut take = |name: &'static str| {
-            ebpf.take_map(name)
-                .with_context(|| format!("the BPF object has no map `{name}`"))
+            let map = ebpf.map(name);
+            let map = map.with_context(|| format!("the BPF object has no map `{name}`"))?;
+            let handle = data(map).fd().as_fd().try_clone_to_owned()?;
+            Ok(Map::from_map_data(MapData::from_fd(handle)?)?)
         };
         let (policies, names) = PolicyMaps::take(&mut take)?;
         let recent: Array<MapData, Line> = take(RECENT)?.try_into()?;

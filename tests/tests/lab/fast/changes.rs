@@ -1,15 +1,15 @@
 //! What changes the kernel's mind about a flow: the fast path follows at once.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use uplink_common::path::{FIRST_LOOK_S, WAY_TRIES};
 use uplink_lab::daemon::log_tail;
 use uplink_lab::topology::{client, servers};
-use uplink_lab::traffic::Ongoing;
+use uplink_lab::traffic::{Ongoing, fresh_socket};
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape};
 
 use super::flows::Flows;
@@ -141,7 +141,7 @@ pub fn crowd_gone() -> Result<()> {
     for family in Family::ALL {
         let mut flows = Flows::open(&lab, family, 50)?;
         flows.expect_whole("before", 5)?;
-        let crowd = lab.client.enter(|| UdpSocket::bind((client(family, 0), 0)))??;
+        let crowd = lab.client.enter(|| fresh_socket(client(family, 0)))??;
         for port in PORT..PORT + MANY {
             crowd.send_to(b"there", SocketAddr::new(servers(family)[0], port))?;
         }
@@ -209,34 +209,36 @@ pub fn lost_neighbour() -> Result<()> {
             Family::V4 => "172.16.0.250",
             Family::V6 => "fd00:10::250",
         };
-        let mut expect_fast = |what: &str, expected: u64| {
+        let mut fast = |what: &str| {
             // The bell rings at most 20 times a second, and what is lost is forgotten once more.
             pause(0.7);
             let before = packets(&daemon, "fast")?;
             flows.expect_whole(what, 1)?;
             let fast = packets(&daemon, "fast")? - before;
-            ensure!(
-                fast == expected,
-                "{family:?}, {what}: {fast} packets by the fast path, not {expected}"
-            );
-            flows.expect_whole("learned", 3).map(drop)
+            flows.expect_whole("learned", 3)?;
+            println!("    {family:?}, {what}: {fast} of 80 packets by the fast path");
+            Ok::<_, anyhow::Error>(fast)
         };
         lab.router.ip(&format!(
             "neigh add {stranger} lladdr 02:00:00:00:88:01 dev lan0 nud reachable\n"
         ))?;
-        expect_fast("a stranger came", 80)?;
+        ensure!(fast("a stranger came")? == 80, "{family:?}: voided by a stranger");
         lab.router.ip(&format!("neigh del {stranger} dev lan0\n"))?;
-        expect_fast("a stranger left", 80)?;
+        ensure!(fast("a stranger left")? == 80, "{family:?}: voided by a stranger");
         // All clients have one network card, and so all answers are to this address. A place in the map stays taken until all
-        // is learned anew, which the last one brings.
+        // is learned anew, which the last one brings; other ways may have taken some of its places before.
         let leaving = format!("neigh del {} dev lan0\n", client(family, 0));
-        for n in 1..WAY_TRIES {
+        let mut times = 0;
+        loop {
+            times += 1;
             lab.router.ip(&leaving)?;
-            expect_fast(&format!("a client left {n} times"), 40)?;
+            match fast(&format!("a client left {times} times"))? {
+                40 if times < WAY_TRIES => {}
+                0 if times > WAY_TRIES / 2 => break,
+                packets => bail!("{family:?}: {packets} after a client left {times} times"),
+            }
         }
-        lab.router.ip(&leaving)?;
-        expect_fast("a client left once more", 0)?;
-        expect_fast("learned anew", 80)?;
+        ensure!(fast("learned anew")? == 80, "{family:?}: not learned anew");
     }
     daemon.stop()
 }

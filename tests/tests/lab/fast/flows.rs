@@ -149,8 +149,8 @@ pub fn failed_over() -> Result<()> {
     let (lab, _echo, _ends) = wired(Shape::NicEach)?;
     let daemon = daemon(&lab, "")?;
     let mut flows = [
-        Flows::open(&lab, Family::V4, 40)?,
-        Flows::open(&lab, Family::V6, 40)?,
+        Flows::open(&lab, Family::V4, 80)?,
+        Flows::open(&lab, Family::V6, 80)?,
     ];
     for flows in &mut flows {
         let by_isp = flows.expect_whole("before", 5)?;
@@ -163,9 +163,9 @@ pub fn failed_over() -> Result<()> {
         flows.round();
         let before = packets(&daemon, "fast")?;
         let by_isp = flows.expect_whole("after", 5)?;
-        ensure!(by_isp == [40, 0], "{by_isp:?}");
+        ensure!(by_isp == [80, 0], "{by_isp:?}");
         let fast = packets(&daemon, "fast")? - before;
-        ensure!(fast >= 240, "{fast} packets by the fast path");
+        ensure!(fast >= 480, "{fast} packets by the fast path");
     }
     lab.heal(Isp::Two)?;
     daemon.stop()

@@ -109,13 +109,13 @@ pub fn failed_over() -> Result<()> {
     let (lab, _echo) = routed(Shape::NicEach)?;
     let daemon = daemon(&lab, "")?;
     let flows = [
-        Flows::open(&lab, Family::V4, 40)?,
-        Flows::open(&lab, Family::V6, 40)?,
+        Flows::open(&lab, Family::V4, 80)?,
+        Flows::open(&lab, Family::V6, 80)?,
     ];
     lab.note_passage()?;
     for flows in &flows {
         flows.expect_whole("before", 3)?;
-        let [_, two] = lab.expect_passed("before", flows.family, 40)?;
+        let [_, two] = lab.expect_passed("before", flows.family, 80)?;
         ensure!(two > 0, "nobody by the second ISP");
     }
     // The way back is by the first.
@@ -125,12 +125,12 @@ pub fn failed_over() -> Result<()> {
     let before = packets(&daemon, "forwarded")?;
     for flows in &flows {
         flows.expect_whole("after", 3)?;
-        let by_isp = lab.expect_passed("after", flows.family, 40)?;
-        ensure!(by_isp == [40, 0], "{by_isp:?}");
+        let by_isp = lab.expect_passed("after", flows.family, 80)?;
+        ensure!(by_isp == [80, 0], "{by_isp:?}");
     }
     let passed = packets(&daemon, "forwarded")? - before;
     println!("    {passed} packets past the kernel's forwarding after the failover");
-    ensure!(passed >= 2 * 40, "{passed} packets only");
+    ensure!(passed >= 2 * 80, "{passed} packets only");
     lab.heal(Isp::Two)?;
     daemon.stop()
 }

@@ -156,7 +156,7 @@ impl Bench {
             classifier(&mut ebpf, name)?.load()?;
         }
         let hands = Hands::new(&ebpf)?;
-        let mut maps = Maps::take(&mut ebpf)?;
+        let mut maps = Maps::of(&ebpf)?;
         let names = maps.names.take().context("the map `names`")?;
         let uplinks = vec![uplink(1, 3, ifindex), uplink(2, 1, ifindex)];
         let mut bench = Self {
