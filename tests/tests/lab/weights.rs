@@ -87,9 +87,9 @@ fn steady(daemon: &Daemon<'_>, time: Duration) -> Result<()> {
     Ok(())
 }
 
-const CLIENTS: usize = 120;
+const CLIENTS: usize = 60;
 const FILE: u64 = 1 << 20;
-/// With 1:5 among 120 the number of downloads on either link is a random walk, and each file that
+/// With 1:5 among 60 the number of downloads on either link is a random walk, and each file that
 /// ends is a step. It gets to a link that nobody uses now and then, whatever the shares are and
 /// whoever chooses; with small files this ends soon, and over so long it is a small part.
 const SMALL: u64 = FILE / 16;
@@ -105,7 +105,7 @@ pub fn downloads() -> Result<()> {
     let mut sum = 0.0;
     for isp in Isp::ALL {
         route_by(&lab, isp)?;
-        sum += rates(&lab, isp.name(), 4)?.sum();
+        sum += rates(&lab, isp.name(), 4, || Ok(()))?.sum();
     }
     let kernel = by_multipath(&lab, [100, 20])?;
     route_by(&lab, Isp::One)?;
@@ -115,14 +115,23 @@ pub fn downloads() -> Result<()> {
         "down = \"20mbit\"\nup = \"20mbit\"",
     ];
     let daemon = start(&lab, capacities, "[balance]\nby = \"bandwidth\"\n")?;
-    let ours = rates(&lab, "by = \"bandwidth\"", MEASURED_S)?;
+    let mut shares = Vec::new();
+    let ours = rates(&lab, "by = \"bandwidth\"", MEASURED_S, || {
+        shares.push(share(&daemon)?);
+        Ok(())
+    })?;
+    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
     println!(
         "    sum of the links alone {sum:.1} Mbit/s; we {:.1} % of it, the kernel's multipath {:.1} %",
         100.0 * ours.sum() / sum,
         100.0 * kernel.sum() / sum
     );
-    println!("    states and shares under load: {:?}", daemon.uplinks()?);
-    ensure!(ours.sum() >= 0.95 * sum, "{:.1} of {sum:.1} Mbit/s", ours.sum());
+    println!("    shares of isp1 under load, each second: {shares:.3?}, mean {mean:.3}");
+    ensure!(
+        (mean - 5.0 / 6.0).abs() < 0.05,
+        "the share of isp1 is {mean:.3} in the mean, not five sixths"
+    );
+    ensure!(ours.sum() >= 0.9 * sum, "{:.1} of {sum:.1} Mbit/s", ours.sum());
     daemon.stop()
 }
 
@@ -135,15 +144,25 @@ fn by_multipath(lab: &Lab, weights: [u32; 2]) -> Result<Rates> {
     };
     let [one, two] = Isp::ALL.map(hop);
     lab.router.ip(&format!("route replace default {one} {two}\n"))?;
-    let rates = rates(lab, "the kernel's multipath", MEASURED_S / 2)?;
+    let rates = rates(lab, "the kernel's multipath", MEASURED_S / 2, || Ok(()))?;
     lab.router.run("ip route del default")?;
     Ok(rates)
 }
 
-fn rates(lab: &Lab, what: &str, seconds: u32) -> Result<Rates> {
+/// `look` is called each second meanwhile.
+fn rates(lab: &Lab, what: &str, seconds: u32, mut look: impl FnMut() -> Result<()>) -> Result<Rates> {
     let downloads = Downloads::start(lab, CLIENTS, SMALL)?;
     pause(2.0);
-    let rates = downloads.measure(seconds * SECOND);
+    let rates = std::thread::scope(|scope| {
+        let rates = scope.spawn(|| downloads.measure(seconds * SECOND));
+        (0..seconds).try_for_each(|_| {
+            pause(1.0);
+            look()
+        })?;
+        rates
+            .join()
+            .map_err(|_| anyhow::anyhow!("the measurement panicked"))
+    })?;
     println!("    {what}: {:.1} Mbit/s, {rates:.1?}", rates.sum());
     ensure!(rates.failed == 0, "{what}: {} downloads failed", rates.failed);
     Ok(rates)
