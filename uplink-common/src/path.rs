@@ -142,6 +142,17 @@ impl<E: Ends> Path<E> {
         (now_s as u16).wrapping_sub(self.looked_s) as u32
     }
 
+    /// How long it may be used without asking the kernel, in seconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn trust_s(&self, fast: &Fast) -> u32 {
+        if self.flags & TWICE == 0 {
+            FIRST_LOOK_S
+        } else {
+            fast.look_again_s
+        }
+    }
+
     /// What the checksum of the IPv4 header and that of TCP or UDP change by, the TTL left aside.
     #[inline(always)]
     #[must_use]

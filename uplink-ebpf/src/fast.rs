@@ -180,7 +180,7 @@ fn passes<E: Ends>(
     way: &Way,
     length: u16,
 ) -> Option<&'static Port> {
-    let stale = path.age_s(now.at_s) >= paths::trust_s(path, now.fast);
+    let stale = path.age_s(now.at_s) >= path.trust_s(now.fast);
     if stale || path.flags & ANSWERED == 0 || length > path.longest || way.is_closed() {
         return None;
     }

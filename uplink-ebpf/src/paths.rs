@@ -2,7 +2,7 @@
 
 use uplink_common::{
     Config, Family, Seed,
-    path::{self, Ends, Ends4, Ends6, FIRST_LOOK_S, Fast, LINES, MAX_WAYS, Path, TWICE, WAY_TRIES, Way},
+    path::{self, Ends, Ends4, Ends6, Fast, LINES, MAX_WAYS, Path, WAY_TRIES, Way},
 };
 
 use crate::maps::{PATHS_V4, PATHS_V6, SCRATCH, WAYS};
@@ -98,16 +98,6 @@ pub fn find<E: Table>(seed: Seed, fast: &Fast, ends: &E, proto: u8) -> Option<&'
         .or_else(|| own(a + 1))
         .or_else(|| own(b))
         .or_else(|| own(b + 1))
-}
-
-/// How long the path may be used without asking the kernel, in seconds.
-#[inline(always)]
-pub const fn trust_s<E: Ends>(path: &Path<E>, fast: &Fast) -> u32 {
-    if path.flags & TWICE == 0 {
-        FIRST_LOOK_S
-    } else {
-        fast.look_again_s
-    }
 }
 
 /// The way of a path. Whether it still is that of this path, [`Path::check`] tells.

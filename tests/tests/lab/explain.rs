@@ -50,7 +50,8 @@ fn flows() -> Vec<Flow> {
     Family::ALL.into_iter().flat_map(of).collect()
 }
 
-fn ask(lab: &Lab, more: &[&str], ends: [&str; 2]) -> Result<Value> {
+/// The answer about a UDP flow.
+pub fn ask(lab: &Lab, more: &[&str], ends: [&str; 2]) -> Result<Value> {
     let arguments = [&["explain", "--json", "--proto", "udp"], more, &ends].concat();
     let output = run(lab, &arguments)?;
     ensure!(output.status.success(), "{arguments:?}: {}", said(&output));

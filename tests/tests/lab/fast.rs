@@ -4,6 +4,7 @@ mod alike;
 mod changes;
 mod chosen;
 mod ends;
+mod explained;
 mod flows;
 mod kept;
 mod storm;
@@ -21,6 +22,7 @@ pub use changes::{
     closed, crowd_gone, firewall, flushed, legacy_firewall, lost_neighbour, moved_gateway, restarted, silent,
 };
 pub use chosen::chosen;
+pub use explained::explained;
 pub use flows::{failed_over, full, spread};
 pub use kept::{apart, counted, kept, one_way};
 pub use storm::storm;

@@ -170,6 +170,7 @@ const SCENARIOS: &[Scenario] = &[
     ("fast_kept", fast::kept),
     ("fast_apart", fast::apart),
     ("fast_one_way", fast::one_way),
+    ("fast_explained", fast::explained),
     ("fast_transfer", fast::whole),
     ("fast_unfinished", fast::unfinished),
     ("fast_firewall", fast::firewall),

@@ -10,6 +10,7 @@ use super::balance::{self, Chosen, How, Shares, Spread, choose};
 use super::shares::Live;
 use super::world::{Ask, Known, Routed, Scene, Way, generation};
 use super::{Flow, Source, World, answer};
+use crate::maps::fast::Learned;
 
 /// As the programs have it: a pin that leaves a flow to the kernel counts for so many seconds.
 const KERNEL_PIN_S: u32 = 1;
@@ -184,6 +185,12 @@ impl<W: World> Case<'_, W> {
             answer.reason = Reason::Forwarded.name().into();
             answer.notes.push(PASSES.into());
         }
+        if let Some(path) = self.path()? {
+            if is_used(&path) {
+                answer.reason = Reason::Fast.name().into();
+            }
+            answer.notes.push(of_fast_path(&path));
+        }
         if let Chosen::Given(shares, how) = &fresh.chosen {
             answer.anew = self.candidates(shares)?;
             self.tell_slot(&mut answer, fresh, *how);
@@ -191,6 +198,13 @@ impl<W: World> Case<'_, W> {
         self.steer(&mut answer, &vec![(id, 1.0)], false)?;
         answer.if_down = self.if_down(&answer, fresh, Some(id))?;
         Ok(answer)
+    }
+
+    /// What the fast path knows of the flow, while a daemon lives to notice what changes.
+    fn path(&self) -> Result<Option<Learned>> {
+        let silent_s = self.world.now_s().saturating_sub(self.config.heartbeat_s);
+        let key = self.flow.key().filter(|_| silent_s <= hop::ALIVE_S);
+        key.map_or(Ok(None), |key| self.world.path(&key))
     }
 
     /// Whether plain packets of the flow go past the kernel's forwarding.
@@ -316,6 +330,32 @@ impl<W: World> Case<'_, W> {
     pub(super) fn is_ours(&self, way: &Way) -> Result<bool> {
         self.world.is_ours(&way.next_hop())
     }
+}
+
+/// Whether the next plain packet takes it.
+const fn is_used(path: &Learned) -> bool {
+    path.answered && path.open && path.seen_s < path.trust_s
+}
+
+fn of_fast_path(path: &Learned) -> String {
+    let Learned {
+        seen_s,
+        trust_s,
+        longest,
+        ..
+    } = path;
+    let why = match path {
+        path if !path.answered => "no answer was seen yet".to_owned(),
+        path if !path.open => "its next hop was lost or forgotten".to_owned(),
+        path if !is_used(path) => format!("the kernel saw it {seen_s} s ago, and has to every {trust_s} s"),
+        _ => {
+            return format!(
+                "fast path: its packets are rewritten and sent on by the driver, as the kernel did it {seen_s} s ago; the kernel \
+                 sees one every {trust_s} s, and what is longer than {longest} bytes, has options, or opens or closes a connection"
+            );
+        }
+    };
+    format!("fast path: the next packet is the kernel's, as {why}")
 }
 
 fn no_slot() -> Alone {

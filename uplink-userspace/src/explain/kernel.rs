@@ -12,6 +12,7 @@ use uplink_common::{Addr, FlowKey, NextHop, Pin, Slot, Translation, Uplink};
 
 use super::world::{Ask, Routed, World};
 use crate::flow_map;
+use crate::maps::fast::{Learned, PathReader};
 use crate::maps::memory::Memory;
 use crate::maps::policies::PolicyReader;
 
@@ -28,6 +29,7 @@ pub struct Kernel {
     groups: Memory<Slot>,
     members: Array<MapData, Members>,
     flows: HashMap<MapData, FlowKey, Pin>,
+    paths: PathReader,
     sticky: HashMap<MapData, StickyKey, Pin>,
     locals: HashMap<MapData, Addr, u32>,
     next_hops: HashMap<MapData, NextHop, u32>,
@@ -49,6 +51,7 @@ impl Kernel {
             groups: Memory::new("groups", pinned(bpffs, "groups")?)?,
             members: open(bpffs, "members")?,
             flows: open(bpffs, crate::maps::FLOWS)?,
+            paths: PathReader::take(|name| pinned(bpffs, name))?,
             sticky: open(bpffs, "sticky")?,
             locals: open(bpffs, "locals")?,
             next_hops: open(bpffs, "next_hops")?,
@@ -109,6 +112,12 @@ impl World for Kernel {
 
     fn pin(&self, key: &FlowKey) -> Result<Option<Pin>> {
         found(self.flows.get(key, 0)).context("map `flows`")
+    }
+
+    fn path(&self, key: &FlowKey) -> Result<Option<Learned>> {
+        let seed = self.config()?.seed;
+        let found = self.paths.find(seed, key, self.now_s());
+        found.context("the maps of the fast path")
     }
 
     fn kept(&self, key: &StickyKey) -> Result<Option<Pin>> {

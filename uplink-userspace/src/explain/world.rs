@@ -11,6 +11,7 @@ use uplink_common::{Addr, Family, FlowKey, NextHop, Pin, Slot, Translation, Upli
 use super::answer::Name;
 use super::question::Flow;
 use crate::engine::Engine;
+use crate::maps::fast::Learned;
 use crate::policy::classify::Tables;
 
 /// The maps, and the kernel's routes. Every read may fail, which is the reader's error to tell.
@@ -60,6 +61,11 @@ pub trait World {
     /// # Errors
     /// As above.
     fn pin(&self, key: &FlowKey) -> Result<Option<Pin>>;
+    /// What the fast path knows of a flow.
+    ///
+    /// # Errors
+    /// As above.
+    fn path(&self, key: &FlowKey) -> Result<Option<Learned>>;
     /// The uplink that a client keeps.
     ///
     /// # Errors

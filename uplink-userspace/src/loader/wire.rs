@@ -13,7 +13,7 @@ use aya::programs::{Xdp, XdpMode};
 use uplink_common::path::Port;
 
 use super::link::Link;
-use super::{Loaded, PIN_PREFIX};
+use super::{Loaded, PIN_PREFIX, needed};
 
 /// Its name.
 pub(super) const FAST: &str = "uplink_fast";
@@ -57,6 +57,7 @@ impl Loaded {
     /// # Errors
     /// When a pin cannot be removed; or when there is no fast path.
     pub fn adopt_wire(&mut self, device: u32) -> Result<bool> {
+        self.verify(&needed(&[], true, false))?;
         let name = name(device);
         let pin = self.pin(&name);
         if !self.links.contains_key(&name)

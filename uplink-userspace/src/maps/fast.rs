@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use uplink_common::path::{
-    self, Ends, Ends4, Ends6, FAST_V4, FAST_V6, Fast, GENERATION_S, LINES, MAX_WAYS, PORTS, Path, Port, Way,
+    self, ANSWERED, Ends, Ends4, Ends6, FAST_V4, FAST_V6, Fast, GENERATION_S, LINES, MAX_WAYS, PORTS, Path,
+    Port, Way,
 };
 use uplink_common::{Family, FlowKey, Seed};
 
@@ -174,21 +175,117 @@ impl FastMaps {
     /// When the kernel refuses.
     pub fn forget(&mut self, seed: Seed, key: &FlowKey) -> Result<()> {
         let buckets = self.record.buckets;
-        let ports = [key.sport, key.dport];
-        if key.src.family() == Family::V4 {
-            let ends = Ends4 {
-                addresses: [key.src.last4(), key.dst.last4()],
-                ports,
-            };
-            forget(&mut self.v4, buckets[0], seed, &ends, key.proto)
-        } else {
-            let ends = Ends6 {
-                addresses: [key.src.0, key.dst.0],
-                ports,
-            };
-            forget(&mut self.v6, buckets[1], seed, &ends, key.proto)
+        match key.src.family() {
+            Family::V4 => forget(&mut self.v4, buckets[0], seed, &ends4(key), key.proto),
+            Family::V6 => forget(&mut self.v6, buckets[1], seed, &ends6(key), key.proto),
         }
     }
+}
+
+/// What the fast path has learned of a flow, in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// Answers were seen, too.
+    pub answered: bool,
+    /// The next hop is where it was.
+    pub open: bool,
+    /// Seconds since the kernel showed the way.
+    pub seen_s: u32,
+    /// For so many seconds it is believed.
+    pub trust_s: u32,
+    /// The longest packet that was seen to leave whole, bytes from its IP header on.
+    pub longest: u16,
+}
+
+/// The maps of the fast path, to read only: what the program would find.
+pub struct PathReader {
+    fast: Array<MapData, Fast>,
+    ways: Memory<Way>,
+    v4: Array<MapData, Path<Ends4>>,
+    v6: Array<MapData, Path<Ends6>>,
+}
+
+impl PathReader {
+    /// Of pinned maps, by their names.
+    ///
+    /// # Errors
+    /// When one is missing or belongs to another version.
+    pub fn take(mut take: impl FnMut(&'static str) -> Result<Map>) -> Result<Self> {
+        Ok(Self {
+            fast: take("fast")?.try_into()?,
+            ways: Memory::new("ways", take("ways")?)?,
+            v4: take("paths_v4")?.try_into()?,
+            v6: take("paths_v6")?.try_into()?,
+        })
+    }
+
+    /// What is known of a flow in the direction of its key; nothing where the fast path is off.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn find(&self, seed: Seed, key: &FlowKey, now_s: u32) -> Result<Option<Learned>> {
+        let fast = self.fast.get(&0, 0)?;
+        let now = (&fast, now_s);
+        match key.src.family() {
+            Family::V4 if fast.families & FAST_V4 != 0 => {
+                self.look(&self.v4, fast.buckets[0], seed, &ends4(key), key.proto, now)
+            }
+            Family::V6 if fast.families & FAST_V6 != 0 => {
+                self.look(&self.v6, fast.buckets[1], seed, &ends6(key), key.proto, now)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn look<E: Ends>(
+        &self,
+        table: &Array<MapData, Path<E>>,
+        buckets: u32,
+        seed: Seed,
+        ends: &E,
+        proto: u8,
+        (fast, now_s): (&Fast, u32),
+    ) -> Result<Option<Learned>>
+    where
+        Path<E>: aya::Pod,
+    {
+        for line in lines_of(buckets, seed, ends, proto) {
+            let path = table.get(&line, 0)?;
+            if path.ends != *ends || path.proto != proto || path.generation != fast.generation {
+                continue;
+            }
+            let way = self.ways.read(path.way.into())?;
+            return Ok((path.check == path.checked(&way)).then(|| Learned {
+                answered: path.flags & ANSWERED != 0,
+                open: !way.is_closed(),
+                seen_s: path.age_s(now_s),
+                trust_s: path.trust_s(fast),
+                longest: path.longest,
+            }));
+        }
+        Ok(None)
+    }
+}
+
+fn ends4(key: &FlowKey) -> Ends4 {
+    Ends4 {
+        addresses: [key.src.last4(), key.dst.last4()],
+        ports: [key.sport, key.dport],
+    }
+}
+
+const fn ends6(key: &FlowKey) -> Ends6 {
+    Ends6 {
+        addresses: [key.src.0, key.dst.0],
+        ports: [key.sport, key.dport],
+    }
+}
+
+/// The lines that a flow may be in.
+fn lines_of<E: Ends>(buckets: u32, seed: Seed, ends: &E, proto: u8) -> impl Iterator<Item = u32> + use<E> {
+    let places = path::places(ends.place(seed, proto), buckets);
+    let there = places.into_iter().filter(move |_| buckets != 0);
+    there.flat_map(|first| first..first + LINES)
 }
 
 /// Never 0, which no path has.
@@ -209,11 +306,7 @@ fn forget<E: Ends>(
 where
     Path<E>: aya::Pod,
 {
-    if buckets == 0 {
-        return Ok(());
-    }
-    let places = path::places(ends.place(seed, proto), buckets);
-    for line in places.into_iter().flat_map(|first| first..first + LINES) {
+    for line in lines_of(buckets, seed, ends, proto) {
         let mut path = table.get(&line, 0)?;
         if path.ends == *ends && path.proto == proto && path.generation != 0 {
             path.generation = 0;

@@ -15,6 +15,7 @@ use crate::explain::world::{Ask, Routed, Way};
 use crate::explain::{Answer, Known, Question, Scene, World, explain, minds};
 use crate::health::Outage;
 use crate::host::{Host, Interface};
+use crate::maps::fast::Learned;
 use crate::policy::compile::{Surroundings, compile};
 use crate::policy::tables::Model;
 use crate::weights::Serving;
@@ -63,6 +64,7 @@ pub(super) struct Fake {
     pub records: Vec<Uplink>,
     pub engine: Engine,
     pub pins: HashMap<FlowKey, Pin>,
+    pub path: Option<Learned>,
     pub kept: HashMap<StickyKey, Pin>,
     pub bypass: HashSet<Addr>,
     /// What the kernel does with what has no mark.
@@ -98,6 +100,7 @@ impl Fake {
             records: Vec::new(),
             engine,
             pins: HashMap::new(),
+            path: None,
             kept: HashMap::new(),
             bypass: HashSet::new(),
             unmarked: by("192.168.1.1", 2, 254),
@@ -285,6 +288,10 @@ impl World for Fake {
 
     fn pin(&self, key: &FlowKey) -> Result<Option<Pin>> {
         Ok(self.pins.get(key).copied())
+    }
+
+    fn path(&self, key: &FlowKey) -> Result<Option<Learned>> {
+        Ok(self.path.filter(|_| self.pins.contains_key(key)))
     }
 
     fn kept(&self, key: &StickyKey) -> Result<Option<Pin>> {

@@ -7,6 +7,7 @@ use uplink_common::{Addr, SLOTS, hash, select};
 use super::fake::{BANK, Fake, NOW_S, addr, pin};
 use crate::explain::answer::{Answer, Candidate, Outcome};
 use crate::explain::{Question, Source};
+use crate::maps::fast::Learned;
 
 fn question(src: &str, dst: &str, proto: &str) -> Question {
     Question {
@@ -293,4 +294,63 @@ fn a_known_flow_of_next_hop_mode_goes_past_the_kernel() {
     seen.seen = 0;
     fake.pins.insert(key, seen);
     assert_eq!(fake.asks(&question).reason, "pinned", "not seen yet");
+}
+
+#[test]
+fn a_flow_on_the_fast_path_says_so_or_why_not() {
+    let mut fake = Fake::new();
+    let question = question("10.9.0.2:1", "203.0.113.9:443", "tcp");
+    let key = question.flow().unwrap().key().unwrap();
+    fake.pins.insert(key, pin(1, 0, NOW_S));
+    fake.record.heartbeat_s = NOW_S;
+    let learned = Learned {
+        answered: true,
+        open: true,
+        seen_s: 2,
+        trust_s: 3,
+        longest: 1500,
+    };
+    let mut asked = |path: Learned| {
+        fake.path = Some(path);
+        let answer = fake.asks(&question);
+        let note = answer.notes.iter().find(|n| n.starts_with("fast path: "));
+        (answer.reason, note.cloned().unwrap_or_default())
+    };
+    let (reason, note) = asked(learned);
+    assert_eq!(reason, "fast");
+    assert!(
+        note.contains("2 s ago; the kernel sees one every 3 s, and what is longer than 1500 bytes"),
+        "{note}"
+    );
+    for (path, why) in [
+        (
+            Learned {
+                answered: false,
+                ..learned
+            },
+            "no answer was seen yet",
+        ),
+        (
+            Learned {
+                open: false,
+                ..learned
+            },
+            "its next hop was lost or forgotten",
+        ),
+        (
+            Learned { seen_s: 3, ..learned },
+            "the kernel saw it 3 s ago, and has to every 3 s",
+        ),
+    ] {
+        let note = format!("fast path: the next packet is the kernel's, as {why}");
+        assert_eq!(asked(path), ("pinned".to_owned(), note));
+    }
+    fake.path = Some(learned);
+    fake.record.heartbeat_s = NOW_S - 4;
+    let answer = fake.asks(&question);
+    assert_eq!(
+        (&*answer.reason, answer.notes.len()),
+        ("pinned", 0),
+        "nobody would notice a change"
+    );
 }
