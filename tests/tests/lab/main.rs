@@ -198,6 +198,8 @@ const SCENARIOS: &[Scenario] = &[
     ("nexthop_mtu", nexthop::too_long),
     ("nexthop_transfer", nexthop::whole),
     ("nexthop_firewall", nexthop::firewall),
+    ("nexthop_legacy", nexthop::legacy_firewall),
+    ("nexthop_not_forwarding", nexthop::not_forwarding),
     ("nexthop_xfrm", nexthop::xfrm),
     ("nexthop_filters", nexthop::filters),
     ("nexthop_nat", nexthop::nat),

@@ -16,7 +16,9 @@ use crate::support::{await_within, lab};
 pub use flows::{drained, failed_over, spread};
 pub use hops::{by_hops, counted, too_long};
 pub use obstacles::got_through;
-pub use obstacles::{filters, firewall, nat, refused_with_nat, silent_daemon, warned_of, xfrm};
+pub use obstacles::{
+    filters, firewall, legacy_firewall, nat, not_forwarding, refused_with_nat, silent_daemon, warned_of, xfrm,
+};
 pub use transfer::{both_ways, whole};
 
 /// Without NAT, so that nothing needs the kernel.

@@ -129,13 +129,6 @@ impl Daemon {
         }
     }
 
-    /// The kernel tells nobody of a first rule of the old iptables, which has to bite within a second, too.
-    pub(super) async fn look_for_legacy(&mut self) {
-        if self.fast.is_on() && !look::tables().is_ok_and(|tables| tables.is_empty()) {
-            self.follow_fast().await;
-        }
-    }
-
     /// A reload wants none.
     fn leave_fast(&mut self) {
         if self.fast.eyes.is_none() {

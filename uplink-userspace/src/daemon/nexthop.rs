@@ -3,6 +3,7 @@
 use uplink_common::Family;
 
 use super::Daemon;
+use crate::config::Mode;
 use crate::nexthop::{self, Found, look};
 
 impl Daemon {
@@ -17,6 +18,27 @@ impl Daemon {
         let wanted = nexthop::decide(&self.config, &found);
         if wanted != self.settings.next_hop {
             self.switch_mode(wanted, &found);
+        }
+    }
+
+    /// The kernel tells nobody of a first rule of the old iptables, which has to bite within a second, too.
+    pub(super) async fn look_for_legacy(&mut self) {
+        // Who asked for next-hop mode has it all the same.
+        let is_asked_for = self.config.kernel.mode == Mode::NextHop;
+        let passing = self.settings.next_hop.map(|on| on && !is_asked_for);
+        if passing == [false; 2] && !self.fast.is_on() {
+            return;
+        }
+        let found = look::tables();
+        let sees = |family: Family| match &found {
+            Ok(tables) => tables.iter().any(|table| table.sees[family as usize]),
+            Err(_) => true,
+        };
+        if self.fast.is_on() && Family::ALL.into_iter().any(sees) {
+            self.follow_fast().await;
+        }
+        if Family::ALL.into_iter().any(|f| passing[f as usize] && sees(f)) {
+            self.follow_mode().await;
         }
     }
 

@@ -56,11 +56,63 @@ pub fn firewall() -> Result<()> {
     daemon.stop()
 }
 
+/// The same by the old iptables, of which the kernel tells nobody. Its table stays, and with it the kernel's way.
+pub fn legacy_firewall() -> Result<()> {
+    let (lab, _echo) = routed(Shape::NicEach)?;
+    let daemon = daemon(&lab, "")?;
+    for (n, (family, iptables, clients)) in [
+        (Family::V6, "ip6tables-legacy", "fd00:10::/64"),
+        (Family::V4, "iptables-legacy", "172.16.0.0/24"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let streams = [
+            Ongoing::udp_stream(&lab, family)?,
+            Ongoing::tcp_stream(&lab, family)?,
+        ];
+        pause(1.0);
+        let passed = packets(&daemon, "forwarded")?;
+        pause(0.5);
+        ensure!(
+            packets(&daemon, "forwarded")? > passed,
+            "{family:?}: nothing passes"
+        );
+        lab.router
+            .run(&format!("{iptables} -A FORWARD -s {clients} -j DROP"))?;
+        let fault = Instant::now();
+        pause(1.6);
+        for stream in &streams {
+            let after = got_through(&stream.report(), fault);
+            println!("    {family:?}: the last packet got through {after:?} after the rule came");
+            ensure!(after < AT_ONCE, "{after:?}");
+        }
+        // The other family's flows pass as long as nothing is in their way.
+        let mode = if n == 0 { "nexthop" } else { "mark" };
+        ensure!(daemon.status()?["mode"] == mode, "{}", daemon.status()?["mode"]);
+    }
+    daemon.stop()
+}
+
 /// How long after `fault` a request was still sent that was answered.
 pub fn got_through(report: &Report, fault: Instant) -> Duration {
     let answered = report.beats.iter().filter(|b| b.reply.is_some());
     let last = answered.map(|b| b.sent).max();
     last.map_or(Duration::ZERO, |sent| sent.saturating_duration_since(fault))
+}
+
+/// Where the kernel forwards nothing any more, nobody else does.
+pub fn not_forwarding() -> Result<()> {
+    let (lab, _echo) = routed(Shape::NicEach)?;
+    let daemon = daemon(&lab, "")?;
+    expect_mode(&daemon, "nexthop", AT_ONCE)?;
+    for (value, mode) in [("0", "mark"), ("1", "nexthop")] {
+        for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            lab.router.sysctl(switch, value)?;
+        }
+        expect_mode(&daemon, mode, LOOK)?;
+    }
+    daemon.stop()
 }
 
 /// IPsec policies send no event here.
