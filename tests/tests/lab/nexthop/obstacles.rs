@@ -101,17 +101,24 @@ pub fn got_through(report: &Report, fault: Instant) -> Duration {
     last.map_or(Duration::ZERO, |sent| sent.saturating_duration_since(fault))
 }
 
-/// Where the kernel forwards nothing any more, nobody else does.
+/// Where the kernel forwards nothing any more, nobody else does. (It is switched on again where it is off for all.)
 pub fn not_forwarding() -> Result<()> {
     let (lab, _echo) = routed(Shape::NicEach)?;
     let daemon = daemon(&lab, "")?;
-    expect_mode(&daemon, "nexthop", AT_ONCE)?;
-    for (value, mode) in [("0", "mark"), ("1", "nexthop")] {
-        for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-            lab.router.sysctl(switch, value)?;
-        }
-        expect_mode(&daemon, mode, LOOK)?;
-    }
+    let stream = Ongoing::udp_stream(&lab, Family::V4)?;
+    pause(1.0);
+    let passed = packets(&daemon, "forwarded")?;
+    ensure!(passed > 0, "nothing passes");
+    lab.router.sysctl("ipv4/conf/lan0/forwarding", "0")?;
+    let switched = Instant::now();
+    pause(LOOK.as_secs_f64() + 1.0);
+    let after = got_through(&stream.report(), switched);
+    println!("    the last packet got through {after:?} after forwarding was switched off");
+    ensure!(after < LOOK, "{after:?}");
+    let passed = packets(&daemon, "forwarded")?;
+    lab.router.sysctl("ipv4/conf/lan0/forwarding", "1")?;
+    let again = || Ok(packets(&daemon, "forwarded")? > passed);
+    await_within("it passes again", Instant::now(), LOOK, again)?;
     daemon.stop()
 }
 
