@@ -37,6 +37,7 @@ pub fn expect_share(what: &str, tally: &Tally, percent: f64) -> Result<()> {
     println!(
         "    {what}: {flows} flows, isp1 {share:.2} %, {percent:.2} +- {within:.2} % expected, {tally:?}"
     );
+    ensure!(flows > 0, "{what}: there were no flows");
     ensure!(
         tally.clean() == flows,
         "{what}: flows lost, split or not steered: {tally:?}"

@@ -174,13 +174,13 @@ async fn bring_up(
             .any(|u| u.id == p.uplink && drained.contains(&u.name))
     };
     was_down.retain(|p| !is_drained(p));
-    maps.forget_others(&uplinks)?;
     // The policies of an earlier daemon are still read, and whatever it had may be in use.
     let groups = groups::arrange(&in_maps, &in_maps, &config::groups(&config.policies));
     let wanted = Settings::of(&config).with_groups(groups);
     let engine = Engine::new(uplinks, wanted, &was_down, &drained);
     let before = ports(&config, &host, engine.uplinks());
     loaded.verify(&programs(&config, &before))?;
+    maps.forget_others(engine.uplinks())?;
     remember(options, &config, &engine, &before, hook)?;
 
     let routes = Routes::new(config.kernel.protocol)?;
