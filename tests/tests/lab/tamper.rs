@@ -166,8 +166,8 @@ pub fn program() -> Result<()> {
     for (pin, _) in ids(&lab)?.into_keys().filter(|(_, kind)| *kind == "link") {
         lab.router.run(&format!("bpftool link detach pinned {pin}"))?;
     }
+    // They may be back before anyone can look; that they were away is what the report tells.
     let since = Instant::now();
-    ensure!(attached(&lab)?.is_empty(), "nothing was detached");
     await_within("programs attached", since, SECOND, || {
         Ok(attached(&lab)? == before)
     })?;
