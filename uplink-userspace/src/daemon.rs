@@ -41,6 +41,7 @@ use crate::loader::{Loaded, Port};
 use crate::lock::Lock;
 use crate::maps::{self, Maps};
 use crate::names::Told;
+use crate::nexthop::xfrm;
 use crate::options::Options;
 use crate::probe::Probers;
 use crate::repairs::{Kind, Repairs};
@@ -118,6 +119,7 @@ struct Sources {
     told: mpsc::Receiver<Told>,
     network: mpsc::Receiver<links::Event>,
     nft: mpsc::Receiver<nat::Event>,
+    ipsec: mpsc::Receiver<()>,
     requests: mpsc::Receiver<api::Request>,
     terminate: Signal,
     interrupt: Signal,
@@ -198,6 +200,7 @@ impl Daemon {
             requests,
             network: links::watch().await?,
             nft: nat::watch().await?,
+            ipsec: xfrm::watch()?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hand_over: signal(SignalKind::user_defined1())?,
@@ -244,6 +247,7 @@ impl Daemon {
                     self.look_again(from).await;
                 }
                 Some(event) = from.nft.recv() => self.heard_nft(event).await,
+                Some(()) = from.ipsec.recv() => self.heard_ipsec().await,
                 Some(request) = from.requests.recv() => self.answer(request, from).await,
                 seen = self.fast.seen() => self.heard_fast(seen).await,
                 Some(ended) = self.hooks.ended() => self.hook_ended(ended),

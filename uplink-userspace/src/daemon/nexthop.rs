@@ -21,6 +21,13 @@ impl Daemon {
         }
     }
 
+    /// What is under way shall meet the first IPsec policy at once; that the last has gone, the next comparison sees.
+    pub(super) async fn heard_ipsec(&mut self) {
+        if self.settings.next_hop != [false; 2] {
+            self.follow_mode().await;
+        }
+    }
+
     /// The kernel tells nobody of a first rule of the old iptables, which has to bite within a second, too.
     pub(super) async fn look_for_legacy(&mut self) {
         // Who asked for next-hop mode has it all the same.

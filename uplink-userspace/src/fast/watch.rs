@@ -14,13 +14,14 @@ use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
-use rtnetlink::sys::protocols::{NETLINK_ROUTE, NETLINK_XFRM};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::memory::Memory;
 use crate::nat;
+use crate::nexthop::xfrm;
 use crate::routes::socket::Netlink;
 
 const GROUPS: [Group; 12] = [
@@ -37,8 +38,6 @@ const GROUPS: [Group; 12] = [
     Group::Ipv6Netconf,
     Group::Nexthop,
 ];
-/// `XFRMNLGRP_POLICY`.
-const POLICIES: u32 = 4;
 /// Between two rings.
 const PERIOD: Duration = Duration::from_millis(50);
 /// A link with many virtual functions has much to say.
@@ -127,7 +126,7 @@ pub async fn watch() -> Result<mpsc::Receiver<Bump>> {
     let sources = Sources {
         nft: nat::watch().await?,
         route: route()?,
-        ipsec: ipsec()?,
+        ipsec: xfrm::watch()?,
         memory: remember().await?,
     };
     let (sender, receiver) = mpsc::channel(1);
@@ -138,8 +137,7 @@ pub async fn watch() -> Result<mpsc::Receiver<Bump>> {
 struct Sources {
     nft: mpsc::Receiver<nat::Event>,
     route: TokioSocket,
-    /// A kernel without IPsec has nothing to say.
-    ipsec: Option<TokioSocket>,
+    ipsec: mpsc::Receiver<()>,
     memory: Memory,
 }
 
@@ -152,17 +150,6 @@ fn route() -> Result<TokioSocket> {
         .bind(&SocketAddr::new(0, groups))
         .context("subscribing to routing and queueing events")?;
     Ok(socket)
-}
-
-fn ipsec() -> Result<Option<TokioSocket>> {
-    let mut socket = match TokioSocket::new(NETLINK_XFRM) {
-        Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(None),
-        other => other.context("opening a netlink socket for IPsec")?,
-    };
-    let address = SocketAddr::new(0, 1 << (POLICIES - 1));
-    let bound = socket.socket_mut().bind(&address);
-    bound.context("subscribing to IPsec policies")?;
-    Ok(Some(socket))
 }
 
 /// Room for what comes in bursts; without the privilege as much as the host allows.
@@ -190,10 +177,9 @@ async fn remember() -> Result<Memory> {
 async fn ring(mut sources: Sources, sender: mpsc::Sender<Bump>) {
     let mut owed = Bump::from(Cause::Start);
     let mut free_at = Instant::now();
-    let (mut route, mut ipsec) = (Vec::with_capacity(DATAGRAM), Vec::with_capacity(DATAGRAM));
+    let mut route = Vec::with_capacity(DATAGRAM);
     loop {
         route.clear();
-        ipsec.clear();
         tokio::select! {
             received = sources.route.recv(&mut route) => match told(received) {
                 Some(true) => owed.extend(sources.memory.news(&route)),
@@ -208,8 +194,8 @@ async fn ring(mut sources: Sources, sender: mpsc::Sender<Bump>) {
                 }
                 None => return,
             },
-            received = policies(&sources.ipsec, &mut ipsec) => match told(received) {
-                Some(_) => owed.extend(Cause::Ipsec.into()),
+            event = sources.ipsec.recv() => match event {
+                Some(()) => owed.extend(Cause::Ipsec.into()),
                 None => return,
             },
             event = sources.nft.recv() => match event {
@@ -231,13 +217,6 @@ async fn turn(
 ) -> Result<mpsc::Permit<'_, Bump>, mpsc::error::SendError<()>> {
     sleep_until(free_at).await;
     sender.reserve().await
-}
-
-async fn policies(socket: &Option<TokioSocket>, buffer: &mut Vec<u8>) -> io::Result<()> {
-    match socket {
-        Some(socket) => socket.recv(buffer).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Whether there is something to read, or something was lost; `None` where the socket broke.

@@ -24,7 +24,7 @@ const PORT_ID: std::ops::Range<usize> = 12..16;
 /// IFF_UP and IFF_RUNNING: the kernel sets RUNNING while the operational state is up or unknown.
 const RUNNING: u32 = 0x1 | 0x40;
 const AF_UNSPEC: u8 = 0;
-const GROUPS: [MulticastGroup; 8] = [
+const GROUPS: [MulticastGroup; 10] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
@@ -33,12 +33,14 @@ const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Ipv6Route,
     MulticastGroup::Ipv4Rule,
     MulticastGroup::Ipv6Rule,
+    MulticastGroup::Ipv4Netconf,
+    MulticastGroup::Ipv6Netconf,
 ];
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A link, an address, a route or a rule changed: a new snapshot is due.
+    /// A link, an address, a route, a rule, or whether an interface forwards, changed: a new snapshot is due.
     Changed,
     /// As [`Self::Changed`], and here is what a link is now.
     Link {
@@ -72,7 +74,7 @@ pub enum NeighbourState {
     Gone,
 }
 
-/// Rings on every change of a link, address, route, rule or neighbour in this network namespace.
+/// Rings on every change of a link, its forwarding, an address, route, rule or neighbour in this network namespace.
 /// The receiver ends if the socket breaks.
 pub async fn watch() -> Result<mpsc::Receiver<Event>> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE).context("opening a netlink socket")?;
@@ -80,7 +82,7 @@ pub async fn watch() -> Result<mpsc::Receiver<Event>> {
     socket
         .socket_mut()
         .bind(&SocketAddr::new(0, groups))
-        .context("subscribing to link, address, route, rule and neighbour events")?;
+        .context("subscribing to events of links, addresses, routes, rules and neighbours")?;
     let (sender, receiver) = mpsc::channel(PENDING);
     tokio::spawn(ring(socket, sender));
     Ok(receiver)

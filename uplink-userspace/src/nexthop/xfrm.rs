@@ -1,11 +1,12 @@
-//! How many IPsec policies the kernel has.
+//! How many IPsec policies the kernel has, and a bell that rings when that may have changed.
 
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail};
 use rtnetlink::packet_core::{NetlinkBuffer, NlasIterator};
 use rtnetlink::sys::protocols::NETLINK_XFRM;
-use rtnetlink::sys::{Socket, SocketAddr};
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+use tokio::sync::mpsc;
 
 /// `XFRM_MSG_NEWSPDINFO`, `XFRM_MSG_GETSPDINFO` (linux/xfrm.h).
 const NEW_INFO: u16 = 0x24;
@@ -18,6 +19,51 @@ const HEADER: usize = 16;
 const FLAGS: usize = 4;
 /// `NLM_F_REQUEST`.
 const REQUEST: u16 = 1;
+/// `XFRMNLGRP_POLICY`.
+const POLICIES: u32 = 4;
+/// Of an event, which says nothing but that there was one.
+const BUFFER: usize = 512;
+
+/// Rings when a policy comes, goes or changes in this network namespace; never, where the kernel has no IPsec. The
+/// receiver ends if the socket breaks.
+///
+/// # Errors
+/// When the kernel refuses the subscription.
+pub(crate) fn watch() -> Result<mpsc::Receiver<()>> {
+    let socket = match TokioSocket::new(NETLINK_XFRM) {
+        Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) => None,
+        other => Some(other.context("opening a netlink socket for IPsec")?),
+    };
+    let (sender, receiver) = mpsc::channel(1);
+    match socket {
+        Some(mut socket) => {
+            let bound = socket.socket_mut().bind(&SocketAddr::new(0, 1 << (POLICIES - 1)));
+            bound.context("subscribing to IPsec policies")?;
+            tokio::spawn(ring(socket, sender));
+        }
+        None => _ = tokio::spawn(async move { sender.closed().await }),
+    }
+    Ok(receiver)
+}
+
+async fn ring(socket: TokioSocket, sender: mpsc::Sender<()>) {
+    let mut buffer = Vec::with_capacity(BUFFER);
+    loop {
+        buffer.clear();
+        let received = tokio::select! {
+            received = socket.recv(&mut buffer) => received,
+            () = sender.closed() => return,
+        };
+        match received {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return tracing::warn!(%error, "the netlink socket for IPsec policies broke"),
+        }
+        // A full channel already says so.
+        let _ = sender.try_send(());
+    }
+}
 
 /// Policies for what comes in, goes out and is forwarded; those of sockets are not counted. A kernel without
 /// IPsec has none.

@@ -111,26 +111,43 @@ pub fn not_forwarding() -> Result<()> {
     ensure!(passed > 0, "nothing passes");
     lab.router.sysctl("ipv4/conf/lan0/forwarding", "0")?;
     let switched = Instant::now();
-    pause(LOOK.as_secs_f64() + 1.0);
+    pause(1.6);
     let after = got_through(&stream.report(), switched);
     println!("    the last packet got through {after:?} after forwarding was switched off");
-    ensure!(after < LOOK, "{after:?}");
+    ensure!(after < AT_ONCE, "{after:?}");
     let passed = packets(&daemon, "forwarded")?;
     lab.router.sysctl("ipv4/conf/lan0/forwarding", "1")?;
     let again = || Ok(packets(&daemon, "forwarded")? > passed);
-    await_within("it passes again", Instant::now(), LOOK, again)?;
+    await_within("it passes again", Instant::now(), Duration::from_secs(5), again)?;
     daemon.stop()
 }
 
-/// IPsec policies send no event here.
+/// A policy that forbids stops what is under way within a second; that it has gone may be seen later.
 pub fn xfrm() -> Result<()> {
     let (lab, _echo) = routed(Shape::NicEach)?;
     let daemon = daemon(&lab, "")?;
-    lab.router
-        .ip("xfrm policy add src 10.99.0.0/24 dst 10.98.0.0/24 dir fwd action block\n")?;
-    expect_mode(&daemon, "mark", LOOK)?;
+    let streams = [
+        Ongoing::udp_stream(&lab, Family::V4)?,
+        Ongoing::tcp_stream(&lab, Family::V4)?,
+        Ongoing::udp_stream(&lab, Family::V6)?,
+    ];
+    pause(1.0);
+    ensure!(packets(&daemon, "forwarded")? > 0, "nothing passes");
+    lab.router.ip(
+        "xfrm policy add src 172.16.0.0/24 dst 0.0.0.0/0 dir fwd action block\n\
+         xfrm policy add src fd00:10::/64 dst ::/0 dir fwd action block\n",
+    )?;
+    let fault = Instant::now();
+    pause(1.6);
+    for stream in &streams {
+        let after = got_through(&stream.report(), fault);
+        println!("    the last packet got through {after:?} after the policy came");
+        ensure!(after < AT_ONCE, "{after:?}");
+    }
+    expect_mode(&daemon, "mark", AT_ONCE)?;
     lab.router.ip("xfrm policy flush\n")?;
     expect_mode(&daemon, "nexthop", LOOK)?;
+    drop(streams);
     daemon.stop()
 }
 
