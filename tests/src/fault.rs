@@ -17,7 +17,7 @@ impl Lab {
     /// # Errors
     /// When nft fails.
     pub fn blackhole(&self, isp: Isp) -> Result<()> {
-        self.drop_forwarded(isp, "")
+        self.stop_forwarded(isp, "drop")
     }
 
     /// `percent` of the packets forwarded through the ISP vanish, each direction by itself.
@@ -25,7 +25,7 @@ impl Lab {
     /// # Errors
     /// When nft fails.
     pub fn lossy(&self, isp: Isp, percent: u8) -> Result<()> {
-        self.drop_forwarded(isp, &format!("numgen random mod 100 < {percent}"))
+        self.stop_forwarded(isp, &format!("numgen random mod 100 < {percent} drop"))
     }
 
     /// As [`Self::lossy`], but only what comes from the Internet is lost.
@@ -33,11 +33,11 @@ impl Lab {
     /// # Errors
     /// When nft fails.
     pub fn lossy_replies(&self, isp: Isp, percent: u8) -> Result<()> {
-        let condition = format!("iifname \"up0\" numgen random mod 100 < {percent}");
-        self.drop_forwarded(isp, &condition)
+        let rule = format!("iifname \"up0\" numgen random mod 100 < {percent} drop");
+        self.stop_forwarded(isp, &rule)
     }
 
-    /// Ends [`Self::blackhole`], [`Self::lossy`] and [`Self::lossy_replies`].
+    /// Ends [`Self::blackhole`], [`Self::lossy`], [`Self::lossy_replies`] and [`Self::refuse`].
     ///
     /// # Errors
     /// When nft fails.
@@ -48,28 +48,12 @@ impl Lab {
     /// The ISP says of everything beyond it that it cannot be reached.
     ///
     /// # Errors
-    /// When ip fails.
+    /// When nft fails.
     pub fn refuse(&self, isp: Isp) -> Result<()> {
-        let [_, via4, _, via6] = isp.transit();
         // One answer a second would all go to users.
         self.isp(isp).sysctl("ipv4/icmp_ratelimit", "0")?;
         self.isp(isp).sysctl("ipv6/icmp/ratelimit", "0")?;
-        self.isp(isp).ip(&format!(
-            "route del default via {via4}\nroute add unreachable default\n\
-             route del ::/0 via {via6}\nroute add unreachable ::/0\n"
-        ))
-    }
-
-    /// Ends [`Self::refuse`].
-    ///
-    /// # Errors
-    /// When ip fails.
-    pub fn end_refuse(&self, isp: Isp) -> Result<()> {
-        let [_, via4, _, via6] = isp.transit();
-        self.isp(isp).ip(&format!(
-            "route del unreachable default\nroute add default via {via4}\n\
-             route del unreachable ::/0\nroute add ::/0 via {via6}\n"
-        ))
+        self.stop_forwarded(isp, "iifname \"eth0\" reject with icmpx type no-route")
     }
 
     /// The gateway's link to the router goes down, without a loss of carrier at the router when
@@ -186,21 +170,22 @@ impl Lab {
         ))
     }
 
-    fn drop_forwarded(&self, isp: Isp, condition: &str) -> Result<()> {
-        self.isp(isp).nft(&dropping(isp, condition))
+    fn stop_forwarded(&self, isp: Isp, rule: &str) -> Result<()> {
+        self.isp(isp).nft(&stopping(isp, rule))
     }
 }
 
 const HEALED: &str = "table inet fault\ndelete table inet fault\n";
 
-fn dropping(isp: Isp, condition: &str) -> String {
+/// What is not for the ISP itself meets the rule.
+fn stopping(isp: Isp, rule: &str) -> String {
     let [v4, transit4, v6, transit6] = isp.addresses();
     format!(
         "{HEALED}table inet fault {{ chain prerouting {{\n\
            type filter hook prerouting priority raw; policy accept;\n\
            ip daddr {{ {v4}, {transit4} }} accept\n\
            ip6 daddr {{ {v6}, {transit6}, fe80::/10, ff00::/8 }} accept\n\
-           {condition} drop\n\
+           {rule}\n\
          }}\n}}\n",
     )
 }
@@ -222,7 +207,7 @@ impl Flapping {
         let (theirs, ns) = (stop.clone(), lab.isp(isp).try_clone()?);
         let thread = std::thread::spawn(move || {
             while !theirs.load(Ordering::Relaxed) {
-                ns.nft(&dropping(isp, ""))?;
+                ns.nft(&stopping(isp, "drop"))?;
                 std::thread::sleep(period);
                 ns.nft(HEALED)?;
                 std::thread::sleep(period);

@@ -1,11 +1,15 @@
 //! What went by which ISP, where no server is there to tell.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::topology::{Family, Isp, Lab};
+
+/// For the last packet to be forwarded, and noted.
+const FORWARDED: Duration = Duration::from_secs(1);
 
 impl Lab {
     /// Both ISPs note destination and protocol of what the router sends them for
@@ -52,7 +56,13 @@ impl Lab {
     /// # Errors
     /// When a flow went by both or by none.
     pub fn expect_passed(&self, what: &str, family: Family, n: usize) -> Result<[usize; 2]> {
-        let [one, two] = self.passed(family)?;
+        let mut passed = self.passed(family)?;
+        let sent = Instant::now();
+        while passed[0].union(&passed[1]).count() < n && sent.elapsed() < FORWARDED {
+            std::thread::sleep(Duration::from_millis(20));
+            passed = self.passed(family)?;
+        }
+        let [one, two] = passed;
         let (split, all) = (one.intersection(&two).count(), one.union(&two).count());
         let by_isp = [one.len(), two.len()];
         println!("    {what}: {all} of {n} flows passed, {by_isp:?} by ISP, {split} by both");

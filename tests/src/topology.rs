@@ -1,6 +1,7 @@
 //! The networks of the lab: router, two ISPs, an Internet, a client.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 
@@ -342,11 +343,13 @@ impl Lab {
     }
 }
 
-/// A veth pair between two namespaces, both ends up.
+/// A veth pair between two namespaces, both ends up. Where both have the same index, the kernel takes it for a device that has
+/// no other below it, and tells a loss of its carrier up to a second late (`linkwatch_urgent_event`).
 pub(crate) fn wire(a: &Namespace, a_dev: &str, b: &Namespace, b_dev: &str) -> Result<()> {
-    let peer = b.path();
+    static NEXT: AtomicU32 = AtomicU32::new(100);
+    let (index, peer) = (NEXT.fetch_add(1, Ordering::Relaxed), b.path());
     a.ip(&format!(
-        "link add {a_dev} type veth peer name {b_dev} netns {peer}\nlink set {a_dev} up\n"
+        "link add {a_dev} type veth peer name {b_dev} index {index} netns {peer}\nlink set {a_dev} up\n"
     ))?;
     b.ip(&format!("link set {b_dev} up\n"))
 }

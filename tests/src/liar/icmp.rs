@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
@@ -244,8 +244,8 @@ fn send(socket: &Socket, bytes: &[u8], from: IpAddr, to: &SockaddrStorage) {
     };
 }
 
-/// Sends an echo request from the calling thread's namespace, and returns every reply that came
-/// within `patience`, with who sent it.
+/// Sends an echo request from the calling thread's namespace, waits a second for a reply at most and `patience`
+/// for more of them, and returns every one, with who sent it.
 ///
 /// # Errors
 /// When a raw socket cannot be had.
@@ -257,12 +257,20 @@ pub fn ask(to: IpAddr, patience: Duration) -> Result<Vec<(IpAddr, Vec<u8>)>> {
     let sum = checksum(&bytes);
     bytes[2..4].copy_from_slice(&sum.to_be_bytes());
     socket.send_to(&bytes, &SocketAddr::new(to, 0).into())?;
+    let begun = Instant::now();
+    let mut replies = Vec::new();
+    let mut take = || {
+        let received = std::iter::from_fn(|| receive(&socket, family));
+        let of_ours = received.filter(|got| got.message.first() == Some(&answer));
+        replies.extend(of_ours.filter_map(|got| Some((ip(&got.from)?, got.message))));
+        !replies.is_empty()
+    };
+    while !take() && begun.elapsed() < Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     std::thread::sleep(patience);
-    let received = std::iter::from_fn(|| receive(&socket, family));
-    let replies = received.filter(|got| got.message.first() == Some(&answer));
-    Ok(replies
-        .filter_map(|got| Some((ip(&got.from)?, got.message)))
-        .collect())
+    take();
+    Ok(replies)
 }
 
 #[cfg(test)]

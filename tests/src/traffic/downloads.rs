@@ -16,8 +16,9 @@ use crate::topology::{Family, Isp, Lab};
 /// Where files are served, TCP over IPv4.
 pub const FILES: u16 = 7100;
 const CHUNK: usize = 64 << 10;
-/// Many downloads on a narrow link are lost again and again; this is well beyond their pauses.
-const LONGEST: Duration = Duration::from_secs(10);
+/// Many downloads on a narrow link are lost again and again, six times in a row some of them; this is beyond their pauses,
+/// which double.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// A server of files, until dropped. A file has the size that the client names, and its first
 /// byte is the ISP by which the client came (255: none).

@@ -270,12 +270,12 @@ fn udp_loop(
         }
         collect_until(sent + interval, &mut open, fresh, beats);
     }
-    collect_until(
-        Instant::now() + Duration::from_millis(300),
-        &mut open,
-        fresh,
-        beats,
-    );
+    // What is on its way is not lost, however busy the machine.
+    let ended = Instant::now();
+    let is_awaited = |b: &Beat| b.reply.is_none() && ended - b.sent < PATIENCE;
+    while ended.elapsed() < PATIENCE && lock(beats).iter().any(is_awaited) {
+        collect_until(Instant::now() + interval, &mut open, fresh, beats);
+    }
     Ok(())
 }
 

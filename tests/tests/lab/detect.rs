@@ -168,7 +168,7 @@ pub fn arp() -> Result<()> {
 pub fn refused() -> Result<()> {
     Series {
         break_it: Lab::refuse,
-        mend_it: Lab::end_refuse,
+        mend_it: Lab::heal,
         usual: Duration::from_millis(700),
         ..Series::BLACKHOLE
     }

@@ -94,7 +94,7 @@ pub fn healthy() -> Result<()> {
         let before = doctor(&lab)?;
         println!("    before: {:?}", before.codes());
         before.expect(0, 0)?;
-        let mut daemon = daemon(&lab, "")?;
+        let daemon = daemon(&lab, "")?;
         let running = doctor(&lab)?;
         println!("    running: {:?}", running.codes());
         running.expect(0, 0)?;
@@ -115,8 +115,7 @@ pub fn healthy() -> Result<()> {
             "new for a plain user: {more:?} {:#}",
             nobody.answer
         );
-        daemon.signal(Signal::SIGKILL)?;
-        pause(0.2);
+        daemon.end(Signal::SIGKILL, Duration::from_secs(5))?;
         let killed = doctor(&lab)?;
         killed.expect(0, 0)?;
         ensure!(killed.has("daemon-gone", "warns"), "{:#}", killed.answer);

@@ -92,7 +92,8 @@ fn find(events: &[Value], from: usize, fields: &[(&str, &str)]) -> Result<usize>
 /// A failover, an order, a reload and a repair, followed over a restart of the daemon.
 pub fn told() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
-    let daemon = daemon(&lab, "")?;
+    // While a share grows step by step, each step would put the rule back, too, without a word.
+    let daemon = daemon(&lab, "[health]\nslow_start = \"0s\"\n")?;
     let follower = Running::start(&lab, &["events", "--json", "--follow"])?;
     lab.blackhole(Isp::One)?;
     daemon.await_state(Isp::One, "down", 10 * SECOND)?;

@@ -50,7 +50,8 @@ pub fn drain() -> Result<()> {
     for (stream, served) in streams.into_iter().zip(served) {
         let after = moved(&stream.stop()?, served)?;
         ensure!(after >= 2.5, "moved {after:.2} s after, though it had 3 s");
-        ensure!(after <= 4.0, "moved {after:.2} s after, though it had 3 s only");
+        // It is looked for twice a second.
+        ensure!(after <= 4.5, "moved {after:.2} s after, though it had 3 s only");
     }
     daemon.stop()
 }

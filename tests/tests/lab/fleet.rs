@@ -89,11 +89,15 @@ pub fn kill9() -> Result<()> {
     let (lab, _echo) = lab(Shape::OneNic)?;
     daemon(&lab, "")?.end(Signal::SIGKILL, SECOND)?;
     lab.bcp38()?;
-    // However fast the machine is: the last kills come when a start is long over.
-    let first = Daemon::restart(&lab)?;
-    let longest = 2 * first.ready.max(Duration::from_millis(200));
-    first.end(Signal::SIGKILL, SECOND)?;
     let fleet = Fleet::start(&lab, 1_500, 500)?;
+    // However fast the machine is: the last kills come when a start is long over.
+    let start = || -> Result<Duration> {
+        let first = Daemon::restart(&lab)?;
+        let ready = first.ready;
+        first.end(Signal::SIGKILL, SECOND)?;
+        Ok(ready)
+    };
+    let longest = 2 * start()?.min(start()?).max(Duration::from_millis(200));
     let (begun, mut ready) = (Instant::now(), 0);
     for n in 0..KILLS {
         let mut victim = Daemon::spawn(&lab)?;

@@ -37,10 +37,9 @@ fn mode(outcome: &str, more: &str) -> Result<()> {
     daemon.await_up()?;
     for family in Family::ALL {
         let [done, kernel] = carried(&lab, &daemon, family, outcome)?;
-        ensure!(
-            outcome == "pinned" || done > 20 * kernel,
-            "{done} packets {outcome}, {kernel} by the kernel"
-        );
+        // In mark mode all of them are the kernel's.
+        let least = if outcome == "pinned" { 100 } else { 20 * kernel };
+        ensure!(done > least, "{done} packets {outcome}, {kernel} by the kernel");
     }
     daemon.stop()
 }

@@ -144,6 +144,10 @@ pub fn bpftool_edits_take_effect() -> Result<()> {
     all_slots(&lab, 63)?;
     let tally = udp_flows(&lab, 50, Family::V4)?;
     println!("    slots of an uplink that is not there: {tally:?}");
+    ensure!(
+        tally.clean() == 50,
+        "flows of an uplink that is not there: {tally:?}"
+    );
     daemon.stop()
 }
 

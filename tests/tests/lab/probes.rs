@@ -275,8 +275,14 @@ fn script(body: &str) -> Result<()> {
 
 /// Processes that descend from this one.
 fn children(of: u32) -> Result<usize> {
-    let list = format!("/proc/{of}/task/{of}/children");
-    let ids = std::fs::read_to_string(&list).unwrap_or_default();
-    let ids = ids.split_whitespace().filter_map(|id| id.parse().ok());
-    ids.map(|id: u32| Ok(1 + children(id)?)).sum()
+    // Each belongs to the thread that made it. What ends meanwhile has none.
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{of}/task")) else {
+        return Ok(0);
+    };
+    let lists = threads.flatten().map(|thread| thread.path().join("children"));
+    let lists: String = lists
+        .map(|list| std::fs::read_to_string(list).unwrap_or_default())
+        .collect();
+    let ids = lists.split_whitespace().map(str::parse);
+    ids.map(|id| Ok(1 + children(id?)?)).sum()
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::time::{ClockId, clock_gettime};
 use uplink_lab::traffic::{Ongoing, Report, Tally};
 use uplink_lab::{Config, Daemon, Echo, Isp, Lab, Shape};
 
@@ -63,6 +64,23 @@ pub fn pause(seconds: f64) {
     std::thread::sleep(Duration::from_secs_f64(seconds));
 }
 
+/// A known flow's next packet is the kernel's whenever the clock has passed a multiple of these.
+const RENEWAL: Duration = Duration::from_secs(16);
+
+/// Waits where that is about to be, so that what takes less than a second has none in between.
+///
+/// # Errors
+/// When there is no such clock.
+pub fn between_renewals() -> Result<()> {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+    let left = RENEWAL - Duration::from_nanos((now.as_nanos() % RENEWAL.as_nanos()) as u64);
+    if left < Duration::from_secs(1) {
+        // The programs' clock is a tick late.
+        std::thread::sleep(left + Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 /// Looks every 15 ms until `done` says so, and returns how long after `since` that was.
 pub fn await_within(
     what: &str,
@@ -85,11 +103,11 @@ pub fn await_packets(stream: &Ongoing, n: usize) -> Result<()> {
     await_within("enough packets", Instant::now(), limit, sent).map(drop)
 }
 
-/// Times that the daemon repaired this kind, by its status.
+/// Times that the daemon repaired this kind, by its status, which has none of those that it never did.
 pub fn repairs(daemon: &Daemon<'_>, kind: &str) -> Result<u64> {
     let status = daemon.status()?;
-    let count = status["repairs"][kind]["count"].as_u64();
-    count.with_context(|| format!("status has no count of repairs of {kind}: {}", status["repairs"]))
+    let all = status["repairs"].as_object().context("status has no repairs")?;
+    Ok(all.get(kind).and_then(|r| r["count"].as_u64()).unwrap_or(0))
 }
 
 /// Whether a warning with this code stands.

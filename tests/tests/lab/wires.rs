@@ -33,14 +33,16 @@ pub fn delay() -> Result<()> {
 /// The gateway itself answers as fast as without a relay.
 fn near(lab: &Lab, isp: Isp) -> Result<()> {
     let gateway = SocketAddr::new(isp.gateways().0.parse()?, 9);
-    let begun = Instant::now();
-    let answer = lab.router.enter(|| refusal(gateway))??;
-    let time = begun.elapsed();
-    println!("    the gateway of {isp:?}: {time:?}");
-    ensure!(
-        answer == ErrorKind::ConnectionRefused && time < 5 * MS,
-        "{answer} after {time:?}"
-    );
+    let mut least = Duration::MAX;
+    // A relay delays each of them, the machine only some.
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let answer = lab.router.enter(|| refusal(gateway))??;
+        least = least.min(begun.elapsed());
+        ensure!(answer == ErrorKind::ConnectionRefused, "{answer}");
+    }
+    println!("    the gateway of {isp:?}: {least:?}");
+    ensure!(least < 5 * MS, "{least:?}");
     Ok(())
 }
 
@@ -101,7 +103,14 @@ pub fn jitter_and_loss() -> Result<()> {
     pause(2.0);
     let spread = Spread::of(&round_trips(&stream.report()));
     println!("    jitter of 20 ms each way: {spread}");
-    ensure!(spread.min >= 10.0 && spread.p99 < 60.0 && spread.max - spread.min > 15.0);
+    // 50 at most, but for what the machine adds to some.
+    let trips = round_trips(&stream.report());
+    let late = trips.iter().filter(|ms| **ms > 60.0).count();
+    ensure!(
+        spread.min >= 10.0 && late * 10 < trips.len() && spread.max - spread.min > 15.0,
+        "{spread}, {late} of {} later than 60 ms",
+        trips.len()
+    );
     // The wire is new: what is lost there, too, is the search for the neighbour, a second a try.
     Ongoing::udp_stream(&lab, Family::V6)?.stop()?;
     relay.set(Quality {

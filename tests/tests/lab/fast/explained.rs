@@ -10,6 +10,7 @@ use uplink_lab::{Family, Lab, Shape};
 use super::{daemon, wired};
 use crate::explain::ask;
 use crate::pair::{udp_client, udp_server};
+use crate::support::pause;
 
 const PORT: u16 = 7650;
 
@@ -34,6 +35,8 @@ pub fn explained() -> Result<()> {
         expect(&lab, [&client, &server], "fast", Some("sent on by the driver"))?;
         let reloaded = run(&lab, &["reload"])?;
         ensure!(reloaded.status.success(), "reload: {}", said(&reloaded));
+        // What it changed in the kernel is told to the daemon afterwards, and makes void what is learned until then.
+        pause(0.3);
         expect(&lab, [&client, &server], "pinned", None)?;
     }
     daemon.stop()

@@ -31,7 +31,7 @@ pub fn large() -> Result<()> {
     let metrics = get(&lab, "/metrics")?;
     let has = |line: &str| metrics.body.lines().any(|l| l.starts_with(line));
     ensure!(
-        has("uplink_up{uplink=\"up64\"} 1"),
+        (1..=UPLINKS).all(|n| has(&format!("uplink_up{{uplink=\"up{n}\"}} 1"))),
         "64 uplinks are not all up:\n{}",
         metrics.body
     );

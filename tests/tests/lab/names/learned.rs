@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use uplink_lab::topology::elsewhere;
 use uplink_lab::traffic::{Contact, flows_to, named_flows};
-use uplink_lab::{Cgroup, Config, Family, Isp, Lab, Namespace, Program, Resolver, Shape, Zone};
+use uplink_lab::{Cgroup, Config, Daemon, Family, Isp, Lab, Namespace, Program, Resolver, Shape, Zone};
 
-use super::{all_by, config, hosts, populate, resolver, resolver_at, start};
-use crate::support::{lab, pause};
+use super::{all_by, await_addresses, config, hosts, populate, resolver, resolver_at, start};
+use crate::support::lab;
 
 /// Kinds of clients, and what percentage of each must be right. The answer wakes the client as well as the daemon, so who
 /// runs first is up to the machine, and only told; whoever takes his time finds the name known.
@@ -46,7 +46,7 @@ fn race(resolve: impl Fn(&Lab) -> Result<(Option<Resolver>, IpAddr)>) -> Result<
     let _resolver = resolver(&lab, Program::Dnsmasq, &zone)?;
     let (_forwarder, server) = resolve(&lab)?;
     let daemon = start(&lab, &config("\"*.example.org\"", ""))?;
-    run(&lab.client, server)?;
+    run(&daemon, &lab.client, server)?;
     let stranger = flows_to(&lab.client, &[elsewhere(Family::V4, 9_000)])?;
     all_by(Isp::One, "an address without a name", &stranger)?;
     println!("    {}", super::names(&daemon)?);
@@ -65,7 +65,7 @@ pub fn host() -> Result<()> {
         ..config("\"*.example.org\"", "")
     };
     let daemon = start(&lab, &config)?;
-    run(&lab.router, resolver_at(Family::V4))?;
+    run(&daemon, &lab.router, resolver_at(Family::V4))?;
     let stranger = flows_to(&lab.router, &[elsewhere(Family::V4, 9_000)])?;
     all_by(Isp::One, "an address without a name", &stranger)?;
     println!("    {}", super::names(&daemon)?);
@@ -73,14 +73,16 @@ pub fn host() -> Result<()> {
 }
 
 /// Each kind of client has names of its own. Its second contact is always right.
-fn run(ns: &Namespace, server: IpAddr) -> Result<()> {
+fn run(daemon: &Daemon<'_>, ns: &Namespace, server: IpAddr) -> Result<()> {
+    let mut known = 0;
     for (names, (contact, least)) in hosts(HOSTS).chunks(EACH.into()).zip(RACERS) {
         let (tally, addresses) = named_flows(ns, server, names, Family::V4, contact)?;
         let share = tally.percent(Isp::Two);
         println!("    {contact:?}: {share:.1} % by the policy's uplink, {tally:?}");
         ensure!(tally.clean() == names.len(), "{contact:?}: {tally:?}");
         ensure!(share >= least, "{contact:?}: {share:.1} %");
-        pause(0.1);
+        known += names.len() as u64;
+        await_addresses(daemon, known)?;
         all_by(Isp::Two, "the second time", &flows_to(ns, &addresses)?)?;
     }
     Ok(())

@@ -9,8 +9,8 @@ use uplink_lab::topology::{elsewhere, servers};
 use uplink_lab::traffic::flows_to;
 use uplink_lab::{Daemon, Family, Isp, Lab, Program, Resolver, Shape, Zone};
 
-use super::{all_by, config, resolver, resolver_at, start};
-use crate::support::{await_within, lab, pause};
+use super::{all_by, await_addresses, config, resolver, resolver_at, start};
+use crate::support::{await_within, lab};
 
 /// A question, and what is to come.
 struct Form {
@@ -122,14 +122,14 @@ pub fn teach() -> Result<()> {
         let _resolver = resolver(&lab, program, &zone(program))?;
         for (n, form) in FORMS.iter().enumerate() {
             let server = resolver_at(Family::ALL[n % 2]);
-            teaches(&lab, program, server, form)?;
+            teaches(&lab, &daemon, program, server, form)?;
         }
     }
     println!("    {}", super::names(&daemon)?);
     daemon.stop()
 }
 
-fn teaches(lab: &Lab, program: Program, server: IpAddr, form: &Form) -> Result<()> {
+fn teaches(lab: &Lab, daemon: &Daemon<'_>, program: Program, server: IpAddr, form: &Form) -> Result<()> {
     let what = format!("{program:?}: {}", form.what);
     let to = addresses(program, form);
     all_by(
@@ -137,6 +137,7 @@ fn teaches(lab: &Lab, program: Program, server: IpAddr, form: &Form) -> Result<(
         &format!("{what}, before"),
         &flows_to(&lab.client, &to[..1])?,
     )?;
+    let known = super::names(daemon)?["addresses"].as_u64().unwrap_or(0);
     let question = || ask(server, form.name, form.family, form.way);
     let Answer {
         truncated, length, ..
@@ -148,7 +149,7 @@ fn teaches(lab: &Lab, program: Program, server: IpAddr, form: &Form) -> Result<(
         .enter(|| lookup(server, form.name, form.family, form.way))??;
     ensure!(whole.addresses.len() == form.addresses, "{what}: {whole:?}");
     ensure!(whole.aliases == form.aliases, "{what}: {whole:?}");
-    pause(0.05);
+    await_addresses(daemon, known + form.addresses as u64)?;
     all_by(Isp::Two, &format!("{what}, after"), &flows_to(&lab.client, &to)?)
 }
 

@@ -16,7 +16,7 @@ use uplink_lab::{Family, Isp, Lab, Shape};
 use super::{daemon, packets, routed};
 use crate::mtu::undivided;
 use crate::pair::{udp_client, udp_server};
-use crate::support::pause;
+use crate::support::{between_renewals, pause};
 
 const PORT: u16 = 7610;
 const FLOWS: usize = 12;
@@ -29,6 +29,7 @@ pub fn counted() -> Result<()> {
         for family in Family::ALL {
             let mut seen = [0; 2];
             for n in 0..FLOWS {
+                between_renewals()?;
                 let before = packets(&daemon, "forwarded")?;
                 let isp = by_hops(&lab, family, n)?;
                 let passed = packets(&daemon, "forwarded")? - before;
@@ -134,6 +135,7 @@ pub fn too_long() -> Result<()> {
             let client = undivided(&lab, family, n, server.local_addr()?)?;
             let headers = if family == Family::V4 { 28 } else { 48 };
             let fits = vec![7; MTU - headers];
+            between_renewals()?;
             let before = packets(&daemon, "forwarded")?;
             for _ in 0..3 {
                 client.send(&fits)?;
