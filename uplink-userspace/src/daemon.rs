@@ -43,6 +43,7 @@ use crate::maps::{self, Maps};
 use crate::names::Told;
 use crate::nexthop::xfrm;
 use crate::options::Options;
+use crate::plan::Plan;
 use crate::probe::Probers;
 use crate::repairs::{Kind, Repairs};
 use crate::resolve::Followed;
@@ -81,6 +82,8 @@ pub struct Daemon {
     maps: Maps,
     loaded: Loaded,
     routes: Routes,
+    /// What the kernel was last brought to.
+    applied: Plan,
     settings: maps::Settings,
     ports: Vec<Port>,
     /// The host as it was last seen, and how the uplinks fit it.

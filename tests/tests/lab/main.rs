@@ -225,6 +225,7 @@ const SCENARIOS: &[Scenario] = &[
     ("tamper_routes", tamper::routes),
     ("tamper_nft", tamper::nft),
     ("tamper_untranslated", tamper::untranslated),
+    ("tamper_beside_ours", tamper::beside_ours),
     ("tamper_program", tamper::program),
     ("tamper_pins", tamper::pins),
     ("tamper_address", tamper::address),

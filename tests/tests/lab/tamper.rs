@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use uplink_lab::daemon::{command, run};
 use uplink_lab::snapshot::attached;
 use uplink_lab::traffic::{Ongoing, ask_udp, udp_flows};
 use uplink_lab::{Daemon, Family, Isp, Lab, Shape};
@@ -116,6 +117,32 @@ pub fn nft() -> Result<()> {
         lab.router.run("nft flush ruleset")?;
         Ok(Instant::now())
     })
+}
+
+/// A change of our own comes before the daemon has looked, and puts everything back: it is reported all the same.
+pub fn beside_ours() -> Result<()> {
+    let looks = [TABLES[0], RULES[0], "nft -t list tables"];
+    for (kind, hurt) in [
+        ("rules", "ip -4 rule del pref 20001"),
+        ("routes", "ip -4 route flush table 20001"),
+        ("nft", "nft delete table inet uplink"),
+    ] {
+        broken(kind, &looks, SECOND, |lab, daemon| {
+            daemon.signal(Signal::SIGSTOP)?;
+            lab.router.run(hurt)?;
+            let mut orders = command(lab, &["drain", "isp2"])?.spawn()?;
+            pause(0.3);
+            daemon.signal(Signal::SIGCONT)?;
+            let since = Instant::now();
+            ensure!(orders.wait()?.success(), "the order was not carried out");
+            ensure!(
+                run(lab, &["enable", "isp2"])?.status.success(),
+                "the order was not taken back"
+            );
+            Ok(since)
+        })?;
+    }
+    Ok(())
 }
 
 /// Netlink events lost, and among them one that matters.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use uplink_common::{Family, FlowKey, hop};
 
 use super::{Daemon, start};
-use crate::plan::Plan;
+use crate::plan::{Plan, Route, Rule};
 use crate::repairs::Kind;
 use crate::resolve::Uplink;
 use crate::status::Warning;
@@ -97,20 +97,24 @@ impl Daemon {
             self.follow_fast().await;
         }
         self.look_for_shadows();
+        self.applied = plan;
         routing.and(aggregate).and(nft).and(sysctls).and(addresses)
     }
 
     async fn repair_routing(&mut self, plan: &Plan, cause: Cause) -> Result<()> {
         let changes = self.routes.apply(plan).await?;
-        if cause == Cause::Ours {
-            tracing::debug!(?changes, "routing");
-            return Ok(());
+        // What we change ourselves has not been there before.
+        let by_others = cause != Cause::Ours;
+        let taken = |rule: &&Rule| by_others || self.applied.rules.contains(rule);
+        let rules = changes.rules.iter().filter(taken).count();
+        let taken = |route: &&Route| by_others || self.applied.routes.contains(route);
+        let routes = changes.routes.iter().filter(taken).count();
+        tracing::debug!(?changes, "routing");
+        if rules > 0 {
+            self.note(Kind::Rules, &format!("{rules} rules were missing"));
         }
-        if changes.rules > 0 {
-            self.note(Kind::Rules, &format!("{} rules were missing", changes.rules));
-        }
-        if changes.routes > 0 {
-            self.note(Kind::Routes, &format!("{} routes were missing", changes.routes));
+        if routes > 0 {
+            self.note(Kind::Routes, &format!("{routes} routes were missing"));
         }
         Ok(())
     }
@@ -153,7 +157,7 @@ impl Daemon {
             return Ok(());
         }
         nat::apply(&plan.nft).await?;
-        if cause != Cause::Ours {
+        if cause != Cause::Ours || self.applied.nft == plan.nft {
             let who = self.changed_nft.take();
             let who = who.map_or_else(String::new, |p| format!(" by {} (process {})", p.name, p.pid));
             self.note(Kind::Nft, &format!("the table inet uplink was changed{who}"));

@@ -27,6 +27,7 @@ use crate::lock::Lock;
 use crate::maps::{self, Addresses, Maps};
 use crate::names::Told;
 use crate::options::Options;
+use crate::plan::Plan;
 use crate::policy::groups;
 use crate::repairs::Repairs;
 use crate::resolve::{self, Followed, Uplink};
@@ -120,6 +121,7 @@ impl Parts {
             maps: self.maps,
             loaded: self.loaded,
             routes: self.routes,
+            applied: Plan::default(),
             settings: self.settings,
             ports: self.ports,
             host: self.host,

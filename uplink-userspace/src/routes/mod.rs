@@ -30,13 +30,13 @@ const TENTATIVE: Duration = Duration::from_secs(3);
 /// How often we look whether it is.
 const TENTATIVE_POLL: Duration = Duration::from_millis(100);
 
-/// How much was done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Rules added or replaced.
-    pub rules: usize,
+    pub rules: Vec<Rule>,
     /// Routes added or replaced.
-    pub routes: usize,
+    pub routes: Vec<Route>,
     /// Routes and rules removed.
     pub removed: usize,
 }
@@ -115,7 +115,7 @@ impl Routes {
         let (mut broken, mut early) = (Vec::new(), Vec::new());
         for route in routes {
             match self.add_route(route).await {
-                Ok(()) => outcome.changes.routes += 1,
+                Ok(()) => outcome.changes.routes.push(route.clone()),
                 Err(failure) if self.is_too_early(route, &failure).await => early.push(route),
                 Err(failure) => broken.push((route, failure)),
             }
@@ -123,7 +123,7 @@ impl Routes {
         let deadline = Instant::now() + TENTATIVE;
         for route in early {
             match self.add_route_by(route, deadline).await {
-                Ok(()) => outcome.changes.routes += 1,
+                Ok(()) => outcome.changes.routes.push(route.clone()),
                 Err(failure) => broken.push((route, failure)),
             }
         }
@@ -142,7 +142,7 @@ impl Routes {
         let before = outcome.failures.len();
         for rule in rules {
             match self.add_rule(rule).await {
-                Ok(added) => outcome.changes.rules += usize::from(added),
+                Ok(added) => outcome.changes.rules.extend(added.then(|| rule.clone())),
                 Err(error) => outcome.failures.push(error),
             }
         }
