@@ -77,6 +77,8 @@ impl Failure {
 #[derive(Debug)]
 pub struct Ended {
     name: String,
+    /// The settings that it ran by.
+    by: u32,
     result: Result<(), Failure>,
 }
 
@@ -113,6 +115,8 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub struct Hooks {
     settings: Option<config::Hooks>,
+    /// Which settings they are.
+    by: u32,
     /// By name of the uplink whose hook runs.
     running: BTreeMap<String, Waiting>,
     /// By uplink: a program that cannot be killed keeps the next one from starting.
@@ -131,6 +135,7 @@ impl Hooks {
         let stays = matches!((&self.settings, settings), (Some(a), Some(b)) if same(a, b));
         if !stays {
             self.failure = None;
+            self.by = self.by.wrapping_add(1);
         }
         self.settings = settings.cloned();
     }
@@ -147,13 +152,13 @@ impl Hooks {
         let Some(settings) = self.settings.clone() else {
             return;
         };
-        let name = change.name.clone();
+        let (name, by) = (change.name.clone(), self.by);
         let turn = self.turns.entry(name.clone());
         let turn = turn.or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
         self.running.insert(name.clone(), Waiting::default());
         self.runs.spawn_local(async move {
             let result = run::run(&settings, &name, change.environment(), turn).await;
-            Ended { name, result }
+            Ended { name, by, result }
         });
     }
 
@@ -170,13 +175,14 @@ impl Hooks {
     /// Takes note of how one ended and starts the next; what people should be told.
     pub fn note(&mut self, ended: Ended) -> Vec<String> {
         let mut told = Vec::new();
-        match ended.result {
-            Ok(()) => self.failure = None,
-            Err(failure) => {
-                self.failures += 1;
-                told.push(failure.text.clone());
-                self.failure = Some(failure);
-            }
+        let failure = ended.result.err();
+        if let Some(failure) = &failure {
+            self.failures += 1;
+            told.push(failure.text.clone());
+        }
+        // How one of other settings ended says nothing about these.
+        if ended.by == self.by {
+            self.failure = failure;
         }
         let waiting = self.running.remove(&ended.name).unwrap_or_default();
         if waiting.skipped > 0 {

@@ -199,6 +199,26 @@ fn hooks_of_an_uplink_run_one_after_another_and_failures_stand_until_one_succeed
     });
 }
 
+#[test]
+fn how_a_hook_of_other_settings_ends_says_nothing_about_these() {
+    let (bad, good) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bad = script(&bad, "exit 1");
+    let good = script(&good, "exit 0");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime.unwrap(), async {
+        let mut hooks = Hooks::default();
+        for (runs, then, warns) in [(&bad, &good, false), (&bad, &bad, true)] {
+            hooks.follow(Some(&settings(runs)));
+            hooks.tell(change(State::Up, State::Down));
+            hooks.follow(Some(&settings(then)));
+            let ended = hooks.ended().await.expect("one runs");
+            assert_eq!(hooks.note(ended).len(), 1, "it is told all the same");
+            assert_eq!(hooks.warning().is_some(), warns, "{runs:?}, then {then:?}");
+        }
+    });
+}
+
 fn settings(path: &std::path::Path) -> config::Hooks {
     config::Hooks {
         on_change: config::At {
