@@ -5,7 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{At, Config, Gateway, Probe, Uplink};
+use crate::config::{At, Config, Gateway, Policy, Probe, Uplink};
+
+/// The section of which there are several.
+const POLICY: &str = "policy";
 
 /// The difference between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +94,13 @@ fn sections(a: &Config, b: &Config) -> Vec<String> {
         let prefix = n.prefix6.as_ref().map(|p| p.value);
         (n.mode, n.on_failover, n.on_failback, n.drain_time, prefix)
     };
+    let dns = |c: &Config| {
+        let resolvers: Vec<_> = c.dns.resolvers.iter().map(|r| r.value).collect();
+        (resolvers, c.dns.ttl_min, c.dns.ttl_max)
+    };
+    let mpath = |c: &Config| c.mpath.as_ref().map(|m| m.interface.value.clone());
+    let metrics = |c: &Config| c.metrics.as_ref().map(|m| m.listen.value);
+    let hooks = |c: &Config| c.hooks.as_ref().map(|h| (h.on_change.value.clone(), h.timeout));
     let rows = [
         ("lan", names(&a.lan) != names(&b.lan)),
         ("local", local(a) != local(b)),
@@ -99,8 +109,25 @@ fn sections(a: &Config, b: &Config) -> Vec<String> {
         ("health", a.health != b.health),
         ("balance", a.balance != b.balance),
         ("kernel", a.kernel != b.kernel),
+        (POLICY, !alike(&a.policies, &b.policies)),
+        ("dns", dns(a) != dns(b)),
+        ("mpath", mpath(a) != mpath(b)),
+        ("metrics", metrics(a) != metrics(b)),
+        ("hooks", hooks(a) != hooks(b)),
     ];
     named(&rows)
+}
+
+fn alike(a: &[Policy], b: &[Policy]) -> bool {
+    let same = |(a, b): (&Policy, &Policy)| {
+        let elsewhere = Policy {
+            name: b.name.clone(),
+            line: b.line,
+            ..a.clone()
+        };
+        a.name.value == b.name.value && elsewhere == *b
+    };
+    a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
 fn named(rows: &[(&str, bool)]) -> Vec<String> {
@@ -112,7 +139,10 @@ impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let uplinks = self.changed.iter();
         let uplinks = uplinks.map(|(name, keys)| format!("{name} ({})", keys.join(", ")));
-        let sections = self.sections.iter().map(|s| format!("[{s}]"));
+        let sections = self.sections.iter().map(|s| match &**s {
+            POLICY => format!("[[{s}]]"),
+            _ => format!("[{s}]"),
+        });
         let changed: Vec<String> = uplinks.chain(sections).collect();
         let mut parts = Vec::new();
         for (what, list) in [
@@ -162,6 +192,24 @@ gateway = "10.0.0.1"
         let new = format!("{new}[probe]\nfall = 2\n[nat]\non_failback = \"drain\"");
         let expected = "added isp3; removed isp2; changed isp1 (gateway, weight), [nat], [probe]";
         assert_eq!(told(&new), expected);
+    }
+
+    #[test]
+    fn every_section_is_told_and_its_place_is_not() {
+        let policy = "[[policy]]\nname = \"web\"\nmatch = { dport = 443 }\nuse = \"isp1\"\n";
+        for (text, section) in [
+            (policy, "[[policy]]"),
+            ("[dns]\nttl_min = \"90s\"\n", "[dns]"),
+            ("[mpath]\ninterface = \"mpath0\"\n", "[mpath]"),
+            ("[metrics]\nlisten = \"127.0.0.1:9477\"\n", "[metrics]"),
+            ("[hooks]\non_change = \"/etc/uplink/hook\"\n", "[hooks]"),
+        ] {
+            assert_eq!(told(&format!("{FILE}{text}")), format!("changed {section}"));
+        }
+        let read = |text: &str| crate::config::parse(Path::new("u.toml"), text.into()).unwrap();
+        let [here, there] =
+            [format!("{FILE}{policy}"), format!("{FILE}\n# moved\n{policy}")].map(|t| read(&t));
+        assert_eq!(Changes::between(&here, &there), Changes::default());
     }
 
     #[test]

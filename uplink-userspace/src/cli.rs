@@ -257,7 +257,9 @@ fn start_log(verbose: bool) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
-        .with_ansi(colour);
+        .with_ansi(colour)
+        // A log that cannot be written, since the disk is full or the terminal gone, is no reason to end.
+        .log_internal_errors(false);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.without_time().init();
     } else {

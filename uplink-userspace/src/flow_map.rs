@@ -29,7 +29,8 @@ struct Batch {
 
 const _: () = assert!(size_of::<Batch>() == 56);
 
-/// Seconds since boot by the clock that pins are made with.
+/// Seconds since boot by the clock that pins are made with, which is a tick late: one that is ahead of it would make
+/// the programs take this second for one long past.
 #[must_use]
 pub fn now_s() -> u32 {
     let mut now = libc::timespec {
@@ -37,7 +38,7 @@ pub fn now_s() -> u32 {
         tv_nsec: 0,
     };
     // SAFETY: `now` is ours; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
     u32::try_from(now.tv_sec).unwrap_or(u32::MAX)
 }
 

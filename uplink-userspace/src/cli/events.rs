@@ -38,10 +38,10 @@ pub(super) async fn events(options: &Options, json: bool, follow: bool, after: u
 
 /// Follows one daemon after the other.
 async fn followed(options: &Options, seen: &mut Seen) -> Result<()> {
-    let mut waiting = false;
+    let (mut waiting, mut first) = (false, true);
     loop {
         // Numbers begin anew with each daemon, so the whole journal is asked for after a break.
-        let after = if seen.last.is_none() { seen.after } else { 0 };
+        let after = if std::mem::take(&mut first) { seen.after } else { 0 };
         let parameters = json!({ "after": after, "follow": true });
         let following = api::follow(&options.runtime_dir, api::EVENTS, parameters, |part| {
             if std::mem::take(&mut waiting) {

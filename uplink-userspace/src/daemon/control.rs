@@ -303,7 +303,11 @@ impl Daemon {
     /// Standing conditions that need attention now.
     pub(super) fn warnings(&self) -> Vec<Warning> {
         let mut warnings = self.warnings.clone();
-        let alive = |u: &Uplink| status::health(&self.engine, u).0 != status::State::Down;
+        // Who is out of use by the file or by its quota helps nobody.
+        let alive = |u: &Uplink| {
+            let state = status::health(&self.engine, u).0;
+            state != status::State::Down && self.engine.out_of_use(u.id).is_none()
+        };
         if !self.engine.uplinks().iter().any(alive) {
             warnings.push(Warning {
                 code: "all-down".into(),

@@ -26,7 +26,7 @@ pub use watch::{Event, Process, watch};
 /// not, which takes seconds while many resets are pending.
 const LIST: [&str; 5] = ["-t", "-a", "list", "ruleset", "inet"];
 /// nft answers in milliseconds; a hung one must not stop the daemon.
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(3);
 
 /// What the table depends on.
 #[derive(Clone, Copy, Debug)]
