@@ -113,6 +113,8 @@ pub struct Daemon {
     tally: Tally,
     history: History,
     fast: fast::FastPath,
+    /// An earlier daemon's steering was there, which a failure may not take away.
+    has_adopted: bool,
     lock: Lock,
 }
 
@@ -124,14 +126,32 @@ struct Sources {
     nft: mpsc::Receiver<nat::Event>,
     ipsec: mpsc::Receiver<()>,
     requests: mpsc::Receiver<api::Request>,
+    signals: Signals,
+    /// Probers, made anew by a reload.
+    probers: Probers,
+    /// Those are of addresses that are no more.
+    probers_are_due: bool,
+    metrics: metrics::Served,
+    _api: JoinSet<()>,
+}
+
+/// Heard from the first moment on: one that comes during the start is obeyed after it.
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hand_over: Signal,
     reload: Signal,
-    /// Probers, made anew by a reload.
-    probers: Probers,
-    metrics: metrics::Served,
-    _api: JoinSet<()>,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hand_over: signal(SignalKind::user_defined1())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// How to end.
@@ -148,12 +168,16 @@ enum End {
 /// # Errors
 /// When the start fails (nothing is left then), or the stop.
 pub async fn run(options: &Options) -> Result<()> {
+    let signals = Signals::new()?;
     let config = config::load(&options.config)?;
     let (mut daemon, told) = start::start(options, config).await?;
-    let mut sources = match daemon.sources(told).await {
+    let mut sources = match daemon.sources(told, signals).await {
         Ok(sources) => sources,
         Err(e) => {
-            daemon.stop().await?;
+            match daemon.has_adopted {
+                true => tracing::error!("{}", start::GOES_ON),
+                false => daemon.stop().await?,
+            }
             return Err(e);
         }
     };
@@ -187,7 +211,7 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 impl Daemon {
-    async fn sources(&self, told: mpsc::Receiver<Told>) -> Result<Sources> {
+    async fn sources(&self, told: mpsc::Receiver<Told>, signals: Signals) -> Result<Sources> {
         let (probers, probes) = self.probers()?;
         let (send_request, requests) = mpsc::channel(16);
         let socket = api::path(&self.options.runtime_dir);
@@ -198,16 +222,14 @@ impl Daemon {
         api.spawn_local(api::serve(listener, allowed, send_request));
         Ok(Sources {
             probers,
+            probers_are_due: false,
             probes,
             told,
             requests,
             network: links::watch().await?,
             nft: nat::watch().await?,
             ipsec: xfrm::watch()?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hand_over: signal(SignalKind::user_defined1())?,
-            reload: signal(SignalKind::hangup())?,
+            signals,
             metrics,
             _api: api,
         })
@@ -246,8 +268,8 @@ impl Daemon {
                     }
                 }
                 () = until(settled) => {
-                    settled = None;
-                    self.look_again(from).await;
+                    let followed = self.look_again(from).await;
+                    settled = (!followed).then(|| Instant::now() + COMPARE);
                 }
                 Some(event) = from.nft.recv() => self.heard_nft(event).await,
                 Some(()) = from.ipsec.recv() => self.heard_ipsec().await,
@@ -255,17 +277,20 @@ impl Daemon {
                 seen = self.fast.seen() => self.heard_fast(seen).await,
                 Some(ended) = self.hooks.ended() => self.hook_ended(ended),
                 Some(told) = from.told.recv() => self.names.tell(&told),
-                _ = compare.tick() => self.repair(Cause::Others).await,
+                _ = compare.tick() => match from.probers_are_due {
+                    true => drop(self.look_again(from).await),
+                    false => self.repair(Cause::Others).await,
+                },
                 _ = pulse.tick() => {
                     self.pulse(&from.probers).await;
                     self.follow_metrics(&mut from.metrics);
                 }
                 _ = listen.tick() => self.listen(&from.probers),
                 _ = watchdog.tick() => { let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); }
-                _ = from.terminate.recv() => return End::Stop,
-                _ = from.interrupt.recv() => return End::Stop,
-                _ = from.hand_over.recv() => return End::HandOver,
-                _ = from.reload.recv() => drop(self.reload_now(from).await),
+                _ = from.signals.terminate.recv() => return End::Stop,
+                _ = from.signals.interrupt.recv() => return End::Stop,
+                _ = from.signals.hand_over.recv() => return End::HandOver,
+                _ = from.signals.reload.recv() => drop(self.reload_now(from).await),
             }
         }
     }
@@ -356,14 +381,17 @@ impl Daemon {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
         let reloaded = match self.reload().await {
             // Results of the old probers belong to the old engine.
-            Ok(()) => match self.probers() {
-                Ok(new) => {
-                    (from.probers, from.probes) = new;
-                    self.look_again(from).await;
-                    Ok(())
+            Ok(()) => {
+                match self.probers() {
+                    Ok(new) => (from.probers, from.probes) = new,
+                    Err(e) => {
+                        tracing::error!("probing by the new configuration has to be tried again: {e:#}");
+                        from.probers_are_due = true;
+                    }
                 }
-                Err(e) => Err(e),
-            },
+                self.look_again(from).await;
+                Ok(())
+            }
             Err(e) => Err(e),
         };
         self.warnings.retain(|w| w.code != "reload-failed");

@@ -151,7 +151,10 @@ fn engine(options: &Options, config: &Config, uplinks: Vec<Uplink>, pinned: Opti
 }
 
 /// The tables of the policies: whether there is room for them.
-fn compiled(config: &Config) -> Result<Compiled> {
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn compiled(config: &Config) -> Result<Compiled> {
     let policies = &config.policies;
     let active = vec![true; policies.len()];
     let around = Surroundings::default();

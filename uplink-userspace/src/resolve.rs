@@ -14,9 +14,9 @@ use ipnet::IpNet;
 use uplink_common::mark::Mask;
 use uplink_common::{Family, MAX_UPLINKS};
 
-use crate::aggregate;
 use crate::config::{self, At, Config, Gateway, NextHop, Problem, Problems};
 use crate::host::{Host, Interface};
+use crate::{aggregate, probe};
 
 use legs::Hop;
 
@@ -114,6 +114,7 @@ pub fn resolve(config: &Config, host: &Host, ids: &BTreeMap<String, u8>) -> Resu
     aggregate::problems(config, host, &mut problems);
     tables(config, host, &mut problems);
     targets(config, host, &mut problems);
+    probe::problems(config, &mut problems);
     let ids = assign(config, ids);
     let highest = ids.iter().copied().max().unwrap_or(0);
     refusals(config, highest, &mut problems);

@@ -18,7 +18,7 @@ use crate::{conntrack, desired, nat, reset};
 /// Flows that may stay on a path that is no longer preferred, until then.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retiring {
-    path: Path,
+    pub(super) path: Path,
     until: Instant,
 }
 

@@ -11,11 +11,14 @@ use crate::status::Warning;
 impl Daemon {
     /// Looks at the host anew: uplinks get the addresses and interfaces of now, and everything
     /// that hangs on them follows.
-    pub(super) async fn look_again(&mut self, from: &mut Sources) {
-        if let Err(e) = self.follow(from).await {
+    /// Returns whether that worked: what did not has to be tried again.
+    pub(super) async fn look_again(&mut self, from: &mut Sources) -> bool {
+        let followed = self.follow(from).await;
+        if let Err(e) = &followed {
             tracing::error!("following the host's changes: {e:#}");
         }
         self.repair(Cause::Routes).await;
+        followed.is_ok()
     }
 
     async fn follow(&mut self, from: &mut Sources) -> Result<()> {
@@ -36,15 +39,27 @@ impl Daemon {
             let commands = self.engine.readdress(uplinks);
             // A family that joins may change sysctls.
             let (options, hook) = (&self.options, self.loaded.hook);
-            start::remember(options, &self.config, &self.engine, &ports, hook)?;
+            let remembered = start::remember(options, &self.config, &self.engine, &ports, hook);
+            // Whoever comes next may know less; users come first.
+            self.report(
+                "not-remembered",
+                remembered
+                    .err()
+                    .map(|e| format!("what the next start needs was not written: {e:#}")),
+            );
             self.carry_out(commands).await;
             let uplinks: Vec<String> = self.engine.uplinks().iter().map(described).collect();
             self.note(Kind::Addresses, &uplinks.join("; "));
-            (from.probers, from.probes) = self.probers()?;
+            from.probers_are_due = true;
         }
         self.follow_names()?;
         self.tell_outages().await;
-        self.follow_ports()
+        self.follow_ports()?;
+        if from.probers_are_due {
+            (from.probers, from.probes) = self.probers()?;
+            from.probers_are_due = false;
+        }
+        Ok(())
     }
 
     /// An interface that was made anew has another index, and no programs. What fails here is tried

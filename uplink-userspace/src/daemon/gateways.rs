@@ -74,6 +74,15 @@ impl Gateways {
         self.failed.contains(&(ifindex, address))
     }
 
+    /// Those that the kernel knows again are not lost, whether its word of that was heard or not.
+    pub(super) fn settle(&mut self, host: &Host) {
+        self.failed.retain(|(ifindex, address)| {
+            host.neighbours
+                .iter()
+                .all(|n| (n.ifindex, n.address) != (*ifindex, *address))
+        });
+    }
+
     /// Gateways without an entry now keep the one they had: it is gone because we asked anew.
     pub(super) fn keep_known(&self, host: &mut Host, before: &Host, uplinks: &[Uplink]) {
         for (ifindex, address) in gateways(uplinks) {

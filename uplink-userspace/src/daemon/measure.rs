@@ -68,6 +68,12 @@ impl Measured {
             .set(quotas.filter_map(|u| Some((u.name.value.clone(), u.quota?))));
     }
 
+    /// An id that may be another uplink's next.
+    pub(super) fn forget(&mut self, path: Path) {
+        self.watch.forget(path);
+        self.rates.forget(path.uplink);
+    }
+
     /// Bytes of its quota that an uplink has used in this period.
     pub(super) fn quota_used(&self, name: &str) -> Option<u64> {
         self.quotas.usage(name).map(|u| u.bytes)

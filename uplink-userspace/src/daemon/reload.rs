@@ -7,15 +7,17 @@ use uplink_common::Family;
 
 use super::{Daemon, start};
 use crate::api::{Error, Reply};
-use crate::config::{self, Config};
-use crate::engine::{Engine, Path, Settings};
+use crate::config::{self, Config, OnFailback};
+use crate::engine::{Command, Engine, Path, Selection};
 use crate::health::Verdict;
 use crate::host::Host;
-use crate::inspect::{Running, Wanted};
+use crate::inspect::{self, Running, Wanted};
+use crate::loader::Port;
+use crate::maps::Settings;
 use crate::policy::groups;
 use crate::resolve::{self, Followed, Uplink};
 use crate::state::State;
-use crate::{aggregate, conntrack, desired, flow_map, links, nat, sysctl};
+use crate::{aggregate, conntrack, desired, engine, flow_map, links, nat, sysctl};
 
 impl Daemon {
     /// Reads the file again and steers by it. When anything is wrong with it, nothing changes.
@@ -25,7 +27,24 @@ impl Daemon {
         let (engine, host, found) = self.judge(&config).await?;
         let ports = start::ports(&config, &host, engine.uplinks());
         self.loaded.verify(&start::programs(&config, &ports))?;
-        self.take_over(config, engine, host, &found).await
+        let taken = self.take_over(config, engine, host, &found).await;
+        if taken.is_err() {
+            self.take_back(&ports);
+        }
+        taken
+    }
+
+    /// What the old configuration, which stays, has not. The rest of it comes back as it is published again.
+    fn take_back(&mut self, ports: &[Port]) {
+        let ours = |port: &&Port| self.ports.iter().any(|old| old.ifindex == port.ifindex);
+        for port in ports.iter().filter(|port| !ours(port)) {
+            if let Err(e) = self.loaded.detach(port) {
+                tracing::error!("taking the programs off {}: {e:#}", port.name);
+            }
+        }
+        if let Err(e) = self.follow_names() {
+            tracing::error!("going on with the old names: {e:#}");
+        }
     }
 
     /// What this configuration would be on this host as it is now. Nothing is touched.
@@ -38,12 +57,13 @@ impl Daemon {
             .map(|u| (u.name.clone(), u.id))
             .collect();
         let found = resolve::resolve(config, &host, &ids)?;
+        inspect::compiled(config)?;
         let uplinks = resolve::keep(config, found.uplinks.clone(), self.engine.uplinks());
         let used = config::groups(&self.config.policies);
         let groups = groups::arrange(self.engine.groups(), &used, &config::groups(&config.policies));
         let mut engine = Engine::new(
             uplinks,
-            Settings::of(config).with_groups(groups),
+            engine::Settings::of(config).with_groups(groups),
             &self.down(),
             &self.engine.drained(),
         );
@@ -145,20 +165,26 @@ impl Daemon {
         let ports = start::ports(&config, &host, engine.uplinks());
         self.maps
             .set_addresses(&start::addresses(&host, engine.uplinks(), &config.kernel))?;
-        self.settings.nat = config.nat.mode;
-        self.settings.stale_after_s = start::stale_after_s(&config);
-        self.settings.learns = start::learns(&config);
-        self.settings.guards = !guards.is_empty();
+        let settings = Settings {
+            nat: config.nat.mode,
+            stale_after_s: start::stale_after_s(&config),
+            learns: start::learns(&config),
+            guards: !guards.is_empty(),
+            // Until somebody has looked with the new file.
+            next_hop: [false; 2],
+            ..self.settings
+        };
         let saved = State::read(&self.options.runtime_dir)?.map(|s| s.sysctls);
         for change in sysctl::release(&saved.unwrap_or_default(), &guards)? {
             tracing::info!("sysctl {change}");
         }
-        // Until somebody has looked with the new file.
-        self.settings.next_hop = [false; 2];
         // Without `stale_after` so far nobody had to hear that we live.
         self.maps.heartbeat(flow_map::now_s())?;
-        self.maps
-            .publish(engine.uplinks(), engine.selection(), &self.settings)?;
+        let selection = Selection {
+            voided: self.voided_by(&engine),
+            ..engine.selection().clone()
+        };
+        self.maps.publish(engine.uplinks(), &selection, &settings)?;
         // A prefix may be translated otherwise now.
         self.advance_fast();
         self.names.follow(&config, &host, engine.uplinks())?;
@@ -177,31 +203,57 @@ impl Daemon {
         {
             self.loaded.detach(port)?;
         }
-        let gone = self.gone(&engine);
+        let (gone, mask) = (self.gone(&engine), config.kernel.fwmark_mask.bits());
         self.maps.forget_others(engine.uplinks())?;
-        for mark in gone {
+        for (id, mark) in gone {
             for family in Family::ALL {
-                conntrack::delete_by_mark(mark, config.kernel.fwmark_mask.bits(), family).await?;
+                conntrack::delete_by_mark(mark, mask, family).await?;
+                self.measured.forget(Path { uplink: id, family });
             }
         }
-        (self.config, self.engine, self.ports) = (config, engine, ports);
+        for Path { uplink, family } in selection.voided {
+            if let Some(u) = engine.uplinks().iter().find(|u| u.id == uplink) {
+                conntrack::delete_by_mark(u.mark, mask, family).await?;
+            }
+        }
+        (self.config, self.engine, self.ports, self.settings) = (config, engine, ports, settings);
         self.measured.follow(&self.config);
         self.hooks.follow(self.config.hooks.as_ref());
         self.followed = Followed::default();
-        self.retiring.clear();
-        self.pending.clear();
+        self.keep_promises();
         self.attach_host();
         Ok(())
     }
 
-    /// Marks of uplinks that the new file does not have: their flows start anew elsewhere.
-    fn gone(&self, engine: &Engine) -> Vec<u32> {
+    /// What the engine before has decided and nobody has done yet, or not all of it: the new one does not say it again.
+    fn keep_promises(&mut self) {
+        self.pending
+            .retain(|command| matches!(command, Command::Abandon(_)));
+        let drains = self.config.nat.on_failback == OnFailback::Drain;
+        let paths: Vec<Path> = self.engine.paths().collect();
+        self.retiring.retain(|r| drains && paths.contains(&r.path));
+    }
+
+    /// Paths whose flows start anew: nothing answers to the address that they have, or an earlier table that would have said
+    /// so was never published.
+    fn voided_by(&self, engine: &Engine) -> Vec<Path> {
+        let mut voided = self.engine.moved(engine.uplinks());
+        for command in &self.pending {
+            if let Command::Publish(selection) = command {
+                voided.extend(&selection.voided);
+            }
+        }
+        voided
+    }
+
+    /// Uplinks that the new file does not have, and their marks: their flows start anew elsewhere.
+    fn gone(&self, engine: &Engine) -> Vec<(u8, u32)> {
         let stays = |u: &Uplink| engine.uplinks().iter().any(|new| new.id == u.id);
         self.engine
             .uplinks()
             .iter()
             .filter(|u| !stays(u))
-            .map(|u| u.mark)
+            .map(|u| (u.id, u.mark))
             .collect()
     }
 }

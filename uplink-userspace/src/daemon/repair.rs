@@ -64,6 +64,7 @@ impl Daemon {
     /// The host as it is now. A gateway whose MAC address is being asked for keeps its last one.
     pub(super) async fn snapshot(&mut self) -> Result<()> {
         let mut host = links::snapshot(self.config.kernel.protocol).await?;
+        self.gateways.settle(&host);
         self.gateways
             .keep_known(&mut host, &self.host, self.engine.uplinks());
         self.host = host;

@@ -38,6 +38,9 @@ use crate::{
     aggregate, bypass, conntrack, desired, fast, flow_map, links, nat, nexthop, probe, stations, sysctl,
 };
 
+/// What a start that fails says where somebody else's steering is there.
+pub const GOES_ON: &str = "the start failed; what the earlier daemon left goes on steering";
+
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
 pub async fn start(options: &Options, mut config: Config) -> Result<(Daemon, mpsc::Receiver<Told>)> {
@@ -70,13 +73,13 @@ pub async fn start(options: &Options, mut config: Config) -> Result<(Daemon, mps
     match bring_up(options, config, host, hook).await {
         Ok((parts, told)) => {
             return_memory();
-            let mut daemon = parts.with(options, lock);
+            let mut daemon = parts.with(options, lock, adopting);
             daemon.attach_host();
             Ok((daemon, told))
         }
         Err(e) => {
             if adopting {
-                tracing::error!("the start failed; what the earlier daemon left goes on steering");
+                tracing::error!("{GOES_ON}");
             } else if let Err(e) = stop::put_back(options, None).await {
                 tracing::error!("cleaning up after the failed start: {e:#}");
             }
@@ -110,7 +113,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn with(self, options: &Options, lock: Lock) -> Daemon {
+    fn with(self, options: &Options, lock: Lock, has_adopted: bool) -> Daemon {
         let mut hooks = Hooks::default();
         hooks.follow(self.config.hooks.as_ref());
         let measured = Measured::new(options, &self.config, self.engine.uplinks());
@@ -146,6 +149,7 @@ impl Parts {
             tally: Tally::default(),
             history: History::default(),
             fast: super::fast::FastPath::default(),
+            has_adopted,
             lock,
         }
     }

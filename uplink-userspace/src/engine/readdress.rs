@@ -8,7 +8,7 @@ impl Engine {
     /// Takes the uplinks as the host has them now; ids stay, families may join. Flows of a path
     /// whose source changed start anew: nothing answers to the old address any more.
     pub fn readdress(&mut self, uplinks: Vec<Uplink>) -> Vec<Command> {
-        let voided = moved(&self.uplinks, &uplinks);
+        let voided = self.moved(&uplinks);
         self.uplinks = uplinks;
         let joined = unprobed(&self.uplinks, &self.settings, &[]);
         for (path, health) in joined {
@@ -29,23 +29,25 @@ impl Engine {
         let rest = settled.into_iter().skip(1);
         [publish].into_iter().chain(abandon).chain(rest).collect()
     }
-}
 
-fn moved(before: &[Uplink], now: &[Uplink]) -> Vec<Path> {
-    let mut moved = Vec::new();
-    for old in before {
-        let Some(new) = now.iter().find(|u| u.id == old.id) else {
-            continue;
-        };
-        for family in Family::ALL {
-            let sources = [old, new].map(|u| u.leg(family).map(|leg| leg.source));
-            if sources[0].is_some() && sources[0] != sources[1] {
-                moved.push(Path {
-                    uplink: old.id,
-                    family,
-                });
+    /// Paths that have another source address in `now`, or none.
+    #[must_use]
+    pub fn moved(&self, now: &[Uplink]) -> Vec<Path> {
+        let mut moved = Vec::new();
+        for old in &self.uplinks {
+            let Some(new) = now.iter().find(|u| u.id == old.id) else {
+                continue;
+            };
+            for family in Family::ALL {
+                let sources = [old, new].map(|u| u.leg(family).map(|leg| leg.source));
+                if sources[0].is_some() && sources[0] != sources[1] {
+                    moved.push(Path {
+                        uplink: old.id,
+                        family,
+                    });
+                }
             }
         }
+        moved
     }
-    moved
 }

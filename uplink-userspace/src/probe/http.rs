@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -139,6 +139,12 @@ impl Get {
 
 /// The Host field, and the name without its port.
 fn host(text: &str) -> Result<(HeaderValue, ServerName<'static>)> {
+    if let Ok(address) = text.parse::<Ipv6Addr>() {
+        return Ok((
+            HeaderValue::try_from(format!("[{address}]"))?,
+            IpAddr::from(address).into(),
+        ));
+    }
     let wrong = || format!("{text:?} is no host: give a name or an address, with a port if it needs one");
     let authority: Authority = text.parse().with_context(wrong)?;
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');

@@ -14,7 +14,7 @@ mod tasks;
 mod tcp;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use uplink_common::Family;
 
-use crate::config::{self, Config, Kind, Target};
+use crate::config::{self, Config, Kind, Problem, Target};
 use crate::engine::{Event, Path};
 use crate::resolve::{Leg, Uplink};
 
@@ -45,6 +45,27 @@ struct Wishes {
     suspect: Cell<bool>,
     sample: Cell<bool>,
     bell: Notify,
+}
+
+/// What keeps enabled uplinks from being probed, whatever the host: a CA file that cannot be read, a host that is none.
+/// Each is said once.
+pub fn problems(config: &Config, problems: &mut Vec<Problem>) {
+    let mut said = BTreeSet::new();
+    let enabled = config.uplinks.iter().filter(|u| u.enabled);
+    for u in enabled.filter(|u| !matches!(u.probe.kind, Kind::Icmp)) {
+        let Err(why) = kinds::Prepared::new(&u.probe.kind) else {
+            continue;
+        };
+        let why = format!("{why:#}");
+        if said.insert(why.clone()) {
+            let name = &u.name;
+            problems.push(Problem::new(
+                name.span.clone(),
+                format!("uplink {} cannot be probed: {why}", name.value),
+                "what its probe names has to be there, and readable for the service",
+            ));
+        }
+    }
 }
 
 impl Probers {
