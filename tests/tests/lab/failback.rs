@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use uplink_lab::daemon::{run, said};
 use uplink_lab::topology::servers;
 use uplink_lab::traffic::{Ongoing, Report, udp_flows};
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape};
@@ -42,7 +43,11 @@ pub fn drain() -> Result<()> {
     let streams = udp(&lab)?;
     let connections = tcp(&lab)?;
     let served = back(&lab, &daemon)?;
-    pause(2.0);
+    pause(1.0);
+    // A reload forgets none of them.
+    let reloaded = run(&lab, &["reload"])?;
+    ensure!(reloaded.status.success(), "{}", said(&reloaded));
+    pause(1.0);
     for stream in connections {
         expect_unharmed("meanwhile", &stream.stop()?, Isp::Two)?;
     }

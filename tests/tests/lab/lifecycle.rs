@@ -4,13 +4,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
-use uplink_lab::daemon::{binary, run, said, write_config};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use uplink_lab::daemon::{binary, command, run, said, write_config};
 use uplink_lab::process::{cpu_time, own_time, resident_kib};
 use uplink_lab::traffic::{Flow, Ongoing, Report, ask, udp_flows};
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape, Snapshot};
 
-use crate::support::{daemon, expect_share, expect_unharmed, lab, pause};
+use crate::support::{await_within, daemon, expect_share, expect_unharmed, lab, pause};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// An idle daemon takes less of the processor than so many round trips a second; it is a third of that.
@@ -35,6 +36,48 @@ pub fn clean_stop() -> Result<()> {
             unchanged(&before, &lab)?;
         }
     }
+    Ok(())
+}
+
+/// A signal during the start is obeyed when that is over, however early it comes.
+pub fn interrupted_start() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    write_config(&Config::default().text(&lab))?;
+    let before = Snapshot::take(&lab)?;
+    for (signal, after_ms) in [
+        (Signal::SIGTERM, 60),
+        (Signal::SIGINT, 150),
+        (Signal::SIGTERM, 300),
+        (Signal::SIGINT, 450),
+    ] {
+        let mut daemon = Daemon::spawn(&lab)?;
+        std::thread::sleep(Duration::from_millis(after_ms));
+        ensure!(daemon.ended()?.is_none(), "it ended by itself");
+        let status = daemon.end(signal, 10 * SECOND)?;
+        ensure!(status.success(), "{signal} after {after_ms} ms: {status}");
+        unchanged(&before, &lab)?;
+    }
+    Ok(())
+}
+
+/// Nobody can write what it says: a full disk, a terminal that is gone.
+pub fn mute_log() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    write_config(&Config::default().text(&lab))?;
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    let mut command = command(&lab, &["run"])?;
+    let mut child = command.stdout(full()?).stderr(full()?).spawn()?;
+    let begun = Instant::now();
+    let answers = || Ok(run(&lab, &["status"])?.status.success());
+    let ready = await_within("it answers", begun, 10 * SECOND, answers);
+    let reloaded = run(&lab, &["reload"])?;
+    let ended = child.try_wait()?;
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
+    let status = child.wait()?;
+    ready?;
+    ensure!(ended.is_none(), "it has ended: {ended:?}");
+    ensure!(reloaded.status.success(), "{}", said(&reloaded));
+    ensure!(status.success(), "{status}");
     Ok(())
 }
 

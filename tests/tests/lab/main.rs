@@ -41,6 +41,7 @@ mod pins;
 mod plan;
 mod policies;
 mod probes;
+mod reload;
 mod selftest;
 mod spoof;
 mod stale;
@@ -211,7 +212,12 @@ const SCENARIOS: &[Scenario] = &[
     ("other_abi_refused", layout::other_abi_refused),
     ("stale_after", stale::stale_after),
     ("clean_stop", lifecycle::clean_stop),
+    ("start_interrupted", lifecycle::interrupted_start),
+    ("log_mute", lifecycle::mute_log),
     ("kill9_then_down", lifecycle::kill9_then_down),
+    ("reload_new_source", reload::new_source),
+    ("reload_no_authority", reload::no_authority),
+    ("reload_half_way", reload::half_way),
     (
         "kill9_then_restart_keeps_flows",
         lifecycle::kill9_then_restart_keeps_flows,

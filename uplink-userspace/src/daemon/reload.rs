@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::inspect::{self, Running, Wanted};
 use crate::loader::Port;
 use crate::maps::Settings;
+use crate::plan::Plan;
 use crate::policy::groups;
 use crate::resolve::{self, Followed, Uplink};
 use crate::state::State;
@@ -149,6 +150,8 @@ impl Daemon {
         host: Host,
         found: &Followed,
     ) -> Result<()> {
+        // From here on we are it who changes things.
+        self.applied = Plan::default();
         let before = start::ports(&config, &host, engine.uplinks());
         start::remember(&self.options, &config, &engine, &before, self.loaded.hook)?;
         let running = |u: &Uplink, family| start::is_running(&host, u) && found.is_usable(u, family);

@@ -17,7 +17,7 @@ use super::policies::Policies;
 use super::{Daemon, stop};
 use crate::census::Census;
 use crate::config::{self, Config};
-use crate::engine::{Engine, Settings};
+use crate::engine::{self, Engine, Selection, Settings};
 use crate::events::Journal;
 use crate::history::History;
 use crate::hooks::Hooks;
@@ -207,7 +207,11 @@ async fn bring_up(
     maps.set_addresses(&addresses(&host, engine.uplinks(), &config.kernel))?;
     maps.routes_changed()?;
     maps.heartbeat(flow_map::now_s())?;
-    maps.publish(engine.uplinks(), engine.selection(), &settings)?;
+    let selection = Selection {
+        voided: moved(&records, engine.uplinks()),
+        ..engine.selection().clone()
+    };
+    maps.publish(engine.uplinks(), &selection, &settings)?;
     let mut policies = Policies::adopt(&maps)?;
     let (mut names, told) = Names::new(&mut maps)?;
     names.follow(&config, &host, engine.uplinks())?;
@@ -221,6 +225,11 @@ async fn bring_up(
         tracing::info!("sysctl {change}");
     }
     forget_gone(&config, &records, engine.uplinks()).await?;
+    for engine::Path { uplink, family } in selection.voided {
+        if let Some(u) = engine.uplinks().iter().find(|u| u.id == uplink) {
+            conntrack::delete_by_mark(u.mark, config.kernel.fwmark_mask.bits(), family).await?;
+        }
+    }
     // What an earlier daemon had elsewhere goes last: up to here it could go on.
     loaded.detach_others(&ports, &filtered)?;
     if !config.kernel.is_fast() {
@@ -252,6 +261,27 @@ pub async fn make_aggregate(config: &Config, uplinks: &[Uplink], host: Host) -> 
     }
     sysctl::apply(&desired::sysctls(config, uplinks))?;
     links::snapshot(config.kernel.protocol).await
+}
+
+/// Paths that have another source address than an earlier daemon gave their flows, to which nothing answers any more.
+fn moved(records: &[(u8, Record)], uplinks: &[Uplink]) -> Vec<engine::Path> {
+    let mut moved = Vec::new();
+    for (id, record) in records {
+        let Some(u) = uplinks
+            .iter()
+            .find(|u| u.id == *id && maps::name(record) == u.name)
+        else {
+            continue;
+        };
+        for family in Family::ALL {
+            let before = record.source[family as usize];
+            let leg = u.leg(family).filter(|_| before != Addr::default());
+            if leg.is_some_and(|leg| Addr::from(leg.source) != before) {
+                moved.push(engine::Path { uplink: *id, family });
+            }
+        }
+    }
+    moved
 }
 
 /// Connections of uplinks that an earlier daemon had and the file no longer has start anew.
