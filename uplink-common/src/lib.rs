@@ -24,4 +24,6 @@ pub use filter::Filter;
 pub use flow::FlowKey;
 pub use hash::Seed;
 pub use reason::Reason;
-pub use record::{ABI, Config, MAX_UPLINKS, NextHop, Pin, SLOTS, Slot, Station, Translation, Uplink};
+pub use record::{
+    ABI, Config, MAX_UPLINKS, NextHop, PIN_IDLE_S, Pin, SLOTS, Slot, Station, Translation, Uplink,
+};

@@ -160,6 +160,11 @@ pub struct Pin {
     pub created_s: u32,
 }
 
+/// A forwarded flow that was silent for so many seconds begins anew: conntrack has forgotten it (`nf_conntrack_udp_timeout_stream`
+/// is 120 s), or its mark has the last word as long as it has not. Ports are used again and again, and nobody wants today's
+/// connections where some other one was put when that uplink was the only one.
+pub const PIN_IDLE_S: u32 = 600;
+
 /// Key of map `next_hops`: what a route lookup answers when it means one of our uplinks.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]

@@ -74,7 +74,9 @@ fn destine(ctx: &TcContext, config: &Config, packet: &mut Packet, value: u32) ->
     }
     let translates = config.flags & TRANSLATES != 0;
     let private = config.flags & UNTRANSLATED_LEAK != 0 && packet.source.is_private(packet.family());
-    if value == 0 && !private && look == Look::UnderWay && !translates {
+    // What this host says itself has no mark without `[local]`, and is counted all the same.
+    let inward = value == 0 && !private && !config.locals.may_hold(&packet.source);
+    if inward && look == Look::UnderWay && !translates {
         return Need::Nothing;
     }
     if packet.past != 0 {

@@ -46,7 +46,7 @@ pub fn fast(ctx: &XdpContext) -> Option<u32> {
     let config = CONFIG.get(0).filter(|config| config.abi == ABI)?;
     let at_s = pinned::now_s();
     // Without a daemon nobody notices what changes.
-    if at_s.wrapping_sub(config.heartbeat_s) > hop::ALIVE_S {
+    if at_s.saturating_sub(config.heartbeat_s) > hop::ALIVE_S {
         return None;
     }
     let ethertype = u16::from_be(*at(ctx, ETH_LEN - 2)?);

@@ -193,7 +193,8 @@ fn tcp(bytes: &Linear, at: usize, print: &mut Print) -> Option<u32> {
         x,
         y,
     ]: [u8; 18] = bytes.get(at)?;
-    if flags & (EDGES | ACK) != ACK {
+    // Names are learned from every packet of it, as by UDP.
+    if flags & (EDGES | ACK) != ACK || [a, b] == DNS || [c, d] == DNS {
         return None;
     }
     (print.key.sport, print.key.dport) = ([a, b], [c, d]);

@@ -27,7 +27,7 @@ const RECOMPUTE: u64 = 1;
 /// Whether pinned flows may pass: somebody has to be there who notices a new firewall.
 #[inline(always)]
 pub fn is_on(config: &Config, family: Family, now_s: u32) -> bool {
-    config.flags & family.next_hop_flag() != 0 && now_s.wrapping_sub(config.heartbeat_s) <= hop::ALIVE_S
+    config.flags & family.next_hop_flag() != 0 && now_s.saturating_sub(config.heartbeat_s) <= hop::ALIVE_S
 }
 
 /// Sends the packet to the uplink's gateway, if it may pass. It has its mark already.

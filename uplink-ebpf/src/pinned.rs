@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use uplink_common::{
-    Config, Family, FlowKey, Pin, Uplink,
+    Config, Family, FlowKey, PIN_IDLE_S, Pin, Uplink,
     hop::LOOK_AGAIN_S,
     recent::{self, Line, Recent, Short, WAYS},
 };
@@ -78,6 +78,10 @@ pub fn find(config: &Config, family: Family, key: &FlowKey, now_s: u32) -> Found
     let Some(pin) = pin(key) else {
         return Found::None;
     };
+    // Another CPU's second may be the next one already.
+    if now_s.saturating_sub(pin.last_used_s) > PIN_IDLE_S {
+        return Found::Stale(u32::from(pin.uplink));
+    }
     let found = renew(pin, family, now_s);
     if let (Some(line), Found::Valid(_)) = (line, &found) {
         remember(line, hash, pin, now_s);

@@ -152,5 +152,5 @@ fn path(ctx: &TcContext) -> Result<Reason, Reason> {
 /// Whether the daemon has been silent for longer than the user wants to trust its table.
 #[inline(always)]
 pub fn is_stale(config: &Config, now_s: u32) -> bool {
-    config.stale_after_s != 0 && now_s.wrapping_sub(config.heartbeat_s) > config.stale_after_s
+    config.stale_after_s != 0 && now_s.saturating_sub(config.heartbeat_s) > config.stale_after_s
 }

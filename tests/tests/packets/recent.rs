@@ -1,7 +1,7 @@
 //! Map `recent`: copies of pins say the same as the pins, or nothing.
 
 use uplink_common::recent::{Line, Recent, Short, WAYS};
-use uplink_common::{Pin, Reason};
+use uplink_common::{PIN_IDLE_S, Pin, Reason};
 
 use crate::bench::{Bench, EGRESS, GATEWAY_MACS};
 use crate::frames::{V4, sent_to};
@@ -145,6 +145,28 @@ fn what_is_edited_by_hand_counts_within_a_second() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         assert_eq!(bench.pin(&flow.key()).expect("a pin").uplink, 3 - was as u8);
+    });
+}
+
+/// Ports are used again: what was silent for long is nobody's any more.
+#[test]
+fn a_flow_that_was_silent_for_long_begins_anew() {
+    in_namespace(|bench| {
+        // The clock of a machine that has just started does not go back so far.
+        while second() <= PIN_IDLE_S + 2 {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
+        let flow = V4::udp(1000, 4433);
+        let frame = flow.frame();
+        for (silent_s, reason) in [
+            (PIN_IDLE_S - 2, Reason::Pinned),
+            (PIN_IDLE_S + 2, Reason::Repicked),
+            (0, Reason::Pinned),
+        ] {
+            bench.run(&frame, 0);
+            bench.edit_pin(&flow.key(), |pin| pin.last_used_s -= silent_s);
+            assert_eq!(bench.run(&frame, 0).reason, reason, "{silent_s} s");
+        }
     });
 }
 

@@ -206,6 +206,8 @@ async fn bring_up(
     let settings = settings(&config, engine.uplinks(), &maps)?;
     maps.set_addresses(&addresses(&host, engine.uplinks(), &config.kernel))?;
     maps.routes_changed()?;
+    // What an earlier daemon's flows were learned by may have changed meanwhile, and nobody has looked yet.
+    maps.fast.switch([false; 2], fast::LOOK_AGAIN_S)?;
     maps.heartbeat(flow_map::now_s())?;
     let selection = Selection {
         voided: moved(&records, engine.uplinks()),

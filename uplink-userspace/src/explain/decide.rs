@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use uplink_common::policy::{Choice, STICKY_BOTH, STRICT, StickyKey};
 use uplink_common::record::{Config, DEFRAGMENTED};
-use uplink_common::{ABI, Addr, Pin, Reason, hash, hop, select};
+use uplink_common::{ABI, Addr, PIN_IDLE_S, Pin, Reason, hash, hop, select};
 
 use super::answer::{Answer, Outcome};
 use super::balance::{self, Chosen, How, Shares, Spread, choose};
@@ -107,7 +107,8 @@ impl<W: World> Case<'_, W> {
         };
         let age_s = self.world.now_s().saturating_sub(pin.created_s);
         let old = pin.uplink == 0 && age_s > KERNEL_PIN_S;
-        let valid = self.lives(&pin)? && !old;
+        let idle_s = self.world.now_s().saturating_sub(pin.last_used_s);
+        let valid = self.lives(&pin)? && !old && idle_s <= PIN_IDLE_S;
         Ok(Some(Held { pin, valid }))
     }
 
