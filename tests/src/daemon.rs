@@ -111,6 +111,17 @@ impl<'a> Daemon<'a> {
         Self::when_ready(Self::spawn(lab)?)
     }
 
+    /// As [`Self::restart`], where something may be missing yet.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn restart_waiting(lab: &'a Lab) -> Result<Self> {
+        Self::when_ready(Self::launch(
+            lab,
+            uplink(lab, &program()?, &[], &["run", "--wait"]),
+        )?)
+    }
+
     /// As [`Self::restart`], with another program than [`binary`].
     ///
     /// # Errors

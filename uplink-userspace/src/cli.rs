@@ -39,7 +39,11 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the daemon in the foreground
     #[command(after_help = "Example: uplink --config /etc/uplink/uplink.toml run")]
-    Run,
+    Run {
+        /// Start although an interface or an address that the file needs is not there yet; it is taken in when it comes
+        #[arg(long)]
+        wait: bool,
+    },
     /// Validate the configuration
     #[command(after_help = "Example: uplink check --plan\n\n\
         The plan compares what the file asks for with what the kernel has. Lines begin with + (would be\n\
@@ -181,7 +185,7 @@ fn run(cli: &Cli) -> Result<()> {
     let local = tokio::task::LocalSet::new();
     let done = local.block_on(&runtime, async {
         match &cli.command {
-            Command::Run => daemon::run(options).await,
+            Command::Run { wait } => daemon::run(options, *wait).await,
             Command::Check { plan } => inspect::check(options, *plan).await,
             Command::Doctor { json } => doctor::doctor(options, *json).await,
             Command::Status { json, watch } => status::status(options, *json, *watch).await,

@@ -163,14 +163,14 @@ enum End {
     HandOver,
 }
 
-/// Runs until a signal.
+/// Runs until a signal. With `wait`, what the file needs and the host has not yet is waited for.
 ///
 /// # Errors
 /// When the start fails (nothing is left then), or the stop.
-pub async fn run(options: &Options) -> Result<()> {
+pub async fn run(options: &Options, wait: bool) -> Result<()> {
     let signals = Signals::new()?;
     let config = config::load(&options.config)?;
-    let (mut daemon, told) = start::start(options, config).await?;
+    let (mut daemon, told) = start::start(options, config, wait).await?;
     let mut sources = match daemon.sources(told, signals).await {
         Ok(sources) => sources,
         Err(e) => {

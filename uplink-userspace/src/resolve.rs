@@ -83,6 +83,48 @@ impl Uplink {
     }
 }
 
+/// What this host may lack for the moment, though the file needs it.
+#[derive(Clone, Copy, Debug)]
+pub enum Missing<'a> {
+    /// Nothing: what is not there is a mistake of the file.
+    Nothing,
+    /// What this configuration has as well, which has been there.
+    Of(&'a Config),
+    /// Whatever it is: interfaces and addresses come when they come.
+    Anything,
+}
+
+impl Missing<'_> {
+    fn may_be(&self, uplink: &config::Uplink) -> bool {
+        // Nobody asks for what is not in use.
+        if !uplink.enabled {
+            return true;
+        }
+        let hop = |g: &Option<Gateway>| {
+            let source = |g: &Gateway| g.source.as_ref().map(|s| s.value);
+            g.as_ref().map(|g| (g.address.value, source(g)))
+        };
+        let same = |old: &config::Uplink| {
+            let names =
+                (&old.name.value, &old.interface.value) == (&uplink.name.value, &uplink.interface.value);
+            names && (hop(&old.v4), hop(&old.v6)) == (hop(&uplink.v4), hop(&uplink.v6))
+        };
+        match self {
+            Self::Nothing => false,
+            Self::Of(running) => running.uplinks.iter().any(same),
+            Self::Anything => true,
+        }
+    }
+
+    fn may_be_lan(&self, name: &At<String>) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Of(running) => running.lan.iter().any(|old| old.value == name.value),
+            Self::Anything => true,
+        }
+    }
+}
+
 /// Whose leg is looked for, and where.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -107,8 +149,22 @@ struct Place<'a> {
 ///
 /// All that the file says and this host contradicts.
 pub fn resolve(config: &Config, host: &Host, ids: &BTreeMap<String, u8>) -> Result<Followed, Problems> {
+    resolve_but(Missing::Nothing, config, host, ids)
+}
+
+/// As [`resolve`], where something may be missing for the moment: such legs are `None` and among the unusable ones, too.
+///
+/// # Errors
+///
+/// As [`resolve`].
+pub fn resolve_but(
+    missing: Missing<'_>,
+    config: &Config,
+    host: &Host,
+    ids: &BTreeMap<String, u8>,
+) -> Result<Followed, Problems> {
     let mut problems = Vec::new();
-    for name in &config.lan {
+    for name in config.lan.iter().filter(|name| !missing.may_be_lan(name)) {
         known_interface(host, name, &mut problems);
     }
     aggregate::problems(config, host, &mut problems);
@@ -122,7 +178,8 @@ pub fn resolve(config: &Config, host: &Host, ids: &BTreeMap<String, u8>) -> Resu
     for (uplink, id) in config.uplinks.iter().zip(ids) {
         let mask = config.kernel.fwmark_mask;
         let bare = bare(uplink, id, (mask.of(id), mask.of_host(id, highest)));
-        let legs = legs_of((config, uplink), host, bare, &mut found, &mut problems);
+        let may_wait = missing.may_be(uplink);
+        let legs = legs_of((config, uplink), host, bare, may_wait, &mut found, &mut problems);
         found.uplinks.extend(legs);
     }
     Problems::check(&config.file, problems)?;
@@ -248,12 +305,14 @@ fn legs_of(
     (config, uplink): (&Config, &config::Uplink),
     host: &Host,
     mut u: Uplink,
+    may_wait: bool,
     found: &mut Followed,
     problems: &mut Vec<Problem>,
 ) -> Option<Uplink> {
     let gateway = |family| uplink.gateway(family);
     let fixed = |g: &Gateway| g.address.value != NextHop::Auto;
-    let interface = match Family::ALL.into_iter().filter_map(gateway).any(fixed) {
+    let is_needed = !may_wait && Family::ALL.into_iter().filter_map(gateway).any(fixed);
+    let interface = match is_needed {
         true => Some(known_interface(host, &uplink.interface, problems)?),
         false => host.interface(&u.interface),
     };
@@ -268,8 +327,15 @@ fn legs_of(
         };
         *u.leg_mut(family) = match (gateway.address.value, interface) {
             (NextHop::Fixed(address), Some(interface)) => {
-                let leg = strict(address, gateway, host, interface);
-                let leg = leg.map_err(|problem| problems.push(problem)).ok();
+                let leg = match strict(address, gateway, host, interface) {
+                    Err(_) if may_wait => {
+                        let reason = legs::find(&place, Some(interface), gateway, None).err();
+                        let unusable = |reason| Unusable::new(&u.name, family, reason);
+                        found.unusable.extend(reason.map(unusable));
+                        None
+                    }
+                    leg => leg.map_err(|problem| problems.push(problem)).ok(),
+                };
                 let waits = leg.as_ref().and_then(|(_, waits)| waits.clone());
                 let waits = waits.map(|reason| Unusable::new(&u.name, family, reason));
                 found.unusable.extend(waits);

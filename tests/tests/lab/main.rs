@@ -215,6 +215,7 @@ const SCENARIOS: &[Scenario] = &[
     ("start_interrupted", lifecycle::interrupted_start),
     ("log_mute", lifecycle::mute_log),
     ("kill9_then_down", lifecycle::kill9_then_down),
+    ("start_late", reload::late),
     ("reload_new_source", reload::new_source),
     ("reload_no_authority", reload::no_authority),
     ("reload_half_way", reload::half_way),

@@ -16,7 +16,7 @@ use crate::loader::Port;
 use crate::maps::Settings;
 use crate::plan::Plan;
 use crate::policy::groups;
-use crate::resolve::{self, Followed, Uplink};
+use crate::resolve::{self, Followed, Missing, Uplink};
 use crate::state::State;
 use crate::{aggregate, conntrack, desired, engine, flow_map, links, nat, sysctl};
 
@@ -57,7 +57,7 @@ impl Daemon {
             .iter()
             .map(|u| (u.name.clone(), u.id))
             .collect();
-        let found = resolve::resolve(config, &host, &ids)?;
+        let found = resolve::resolve_but(Missing::Of(&self.config), config, &host, &ids)?;
         inspect::compiled(config)?;
         let uplinks = resolve::keep(config, found.uplinks.clone(), self.engine.uplinks());
         let used = config::groups(&self.config.policies);

@@ -30,7 +30,7 @@ use crate::options::Options;
 use crate::plan::Plan;
 use crate::policy::groups;
 use crate::repairs::Repairs;
-use crate::resolve::{self, Followed, Uplink};
+use crate::resolve::{self, Followed, Missing, Uplink};
 use crate::routes::Routes;
 use crate::state::{self, State};
 use crate::tally::Tally;
@@ -43,14 +43,22 @@ pub const GOES_ON: &str = "the start failed; what the earlier daemon left goes o
 
 /// Starts steering. Undoes what it did when it fails, unless an earlier daemon's steering is
 /// still there: that goes on with its last good table.
-pub async fn start(options: &Options, mut config: Config) -> Result<(Daemon, mpsc::Receiver<Told>)> {
+pub async fn start(
+    options: &Options,
+    mut config: Config,
+    wait: bool,
+) -> Result<(Daemon, mpsc::Receiver<Told>)> {
     capabilities()?;
     let hook = loader::hook(config.kernel.attach)?;
     let left = State::read(&options.runtime_dir)?.map(|state| state.protocol);
     let tagged = left.unwrap_or(config.kernel.protocol);
     let mut host = links::snapshot(tagged).await?;
     // The configuration is judged before anything is touched.
-    let found = resolve::resolve(&config, &host, &BTreeMap::new())?;
+    let missing = match wait {
+        true => Missing::Anything,
+        false => Missing::Nothing,
+    };
+    let found = resolve::resolve_but(missing, &config, &host, &BTreeMap::new())?;
     config.kernel.suits_fast = suits_fast(&config, &host, &found.uplinks).await;
     let new_dir = !options.runtime_dir.exists();
     state::create_dir(&options.runtime_dir)?;
@@ -70,7 +78,7 @@ pub async fn start(options: &Options, mut config: Config) -> Result<(Daemon, mps
         host = links::snapshot(config.kernel.protocol).await?;
     }
     let adopting = left == Some(config.kernel.protocol);
-    match bring_up(options, config, host, hook).await {
+    match bring_up(options, config, host, hook, missing).await {
         Ok((parts, told)) => {
             return_memory();
             let mut daemon = parts.with(options, lock, adopting);
@@ -161,13 +169,14 @@ async fn bring_up(
     config: Config,
     host: Host,
     hook: Hook,
+    missing: Missing<'_>,
 ) -> Result<(Parts, mpsc::Receiver<Told>)> {
     loader::prepare(&options.bpffs)?;
     let mut loaded = Loaded::load(&options.bpffs, hook, Room::of(&config.kernel), options.verbose)?;
     let mut maps = loaded.maps()?;
     let records = maps.uplinks()?;
     let ids: BTreeMap<String, u8> = records.iter().map(|(id, r)| (maps::name(r), *id)).collect();
-    let found = resolve::resolve(&config, &host, &ids)?;
+    let found = resolve::resolve_but(missing, &config, &host, &ids)?;
     let uplinks = found.uplinks.clone();
     let earlier = State::read(&options.runtime_dir)?;
     let (drained, in_maps, filtered) =

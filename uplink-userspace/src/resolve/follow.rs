@@ -4,7 +4,7 @@ use std::fmt;
 
 use uplink_common::Family;
 
-use super::{Place, Uplink, family_name, legs};
+use super::{Leg, Place, Uplink, family_name, legs};
 use crate::config::{Config, Gateway, NextHop};
 use crate::host::{Host, Interface};
 
@@ -29,8 +29,8 @@ pub struct Unusable {
     pub reason: String,
 }
 
-/// A new configuration on a host that lacks an `auto` leg for the moment: it keeps the leg that the
-/// running daemon has for the uplink of that name and interface.
+/// A new configuration on a host that lacks a leg for the moment: it keeps the one that the running daemon has for the uplink
+/// of that name and interface, if its gateway is found out or still the same.
 #[must_use]
 pub fn keep(config: &Config, mut uplinks: Vec<Uplink>, running: &[Uplink]) -> Vec<Uplink> {
     for u in &mut uplinks {
@@ -41,13 +41,13 @@ pub fn keep(config: &Config, mut uplinks: Vec<Uplink>, running: &[Uplink]) -> Ve
         ) else {
             continue;
         };
-        let is_auto = |g: &Option<Gateway>| g.as_ref().is_some_and(|g| g.address.value == NextHop::Auto);
-        if is_auto(&configured.v4) {
-            u.v4 = u.v4.or(old.v4);
-        }
-        if is_auto(&configured.v6) {
-            u.v6 = u.v6.or(old.v6);
-        }
+        let keeps = |gateway: &Option<Gateway>, leg: &Leg| match gateway.as_ref().map(|g| g.address.value) {
+            Some(NextHop::Auto) => true,
+            Some(NextHop::Fixed(address)) => address == leg.gateway,
+            None => false,
+        };
+        u.v4 = u.v4.or(old.v4.filter(|leg| keeps(&configured.v4, leg)));
+        u.v6 = u.v6.or(old.v6.filter(|leg| keeps(&configured.v6, leg)));
         if u.ifindex == 0 {
             u.ifindex = old.ifindex;
         }
