@@ -236,6 +236,9 @@ impl Daemon {
 
     async fn restart(&mut self, leaked: &[FlowKey]) {
         match conntrack::delete_flows(leaked).await {
+            // Of a connection that conntrack has forgotten, such as the last FIN of one that the other end closed long ago: no
+            // router translates that.
+            Ok(0) => tracing::debug!("{} packets of no connection left without NAT", leaked.len()),
             Ok(n) => {
                 let text = format!(
                     "{} flows left without NAT, {n} connections start anew",
