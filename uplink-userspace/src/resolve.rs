@@ -328,13 +328,13 @@ fn legs_of(
         *u.leg_mut(family) = match (gateway.address.value, interface) {
             (NextHop::Fixed(address), Some(interface)) => {
                 let leg = match strict(address, gateway, host, interface) {
-                    Err(_) if may_wait => {
+                    Err((_, true)) if may_wait => {
                         let reason = legs::find(&place, Some(interface), gateway, None).err();
                         let unusable = |reason| Unusable::new(&u.name, family, reason);
                         found.unusable.extend(reason.map(unusable));
                         None
                     }
-                    leg => leg.map_err(|problem| problems.push(problem)).ok(),
+                    leg => leg.map_err(|(problem, _)| problems.push(problem)).ok(),
                 };
                 let waits = leg.as_ref().and_then(|(_, waits)| waits.clone());
                 let waits = waits.map(|reason| Unusable::new(&u.name, family, reason));
@@ -352,20 +352,23 @@ fn legs_of(
 }
 
 /// The leg to a gateway that the file names: it fits the host, or waits for its source and says so, or the
-/// file is wrong.
+/// file is wrong, unless the host can still make it right.
 fn strict(
     address: IpAddr,
     gateway: &Gateway,
     host: &Host,
     interface: &Interface,
-) -> Result<(Leg, Option<String>), Problem> {
+) -> Result<(Leg, Option<String>), (Problem, bool)> {
     let source = gateway.source.as_ref().map(|at| at.value);
     let hop = Hop::fixed(address, source);
     match legs::reach(&hop, host, interface) {
         Ok(leg) => Ok((leg, None)),
         Err(misfit) => match legs::awaited(&hop, host, interface, misfit) {
             Some((leg, reason)) => Ok((leg, Some(reason))),
-            None => Err(misfit.problem(address, gateway, interface)),
+            None => {
+                let heals = misfit.heals();
+                Err((misfit.problem(address, gateway, interface), heals))
+            }
         },
     }
 }

@@ -174,6 +174,14 @@ fn as_good(source: IpAddr, leg: &Leg, interface: &Interface) -> bool {
 }
 
 impl Misfit {
+    /// Whether an address that comes to this host can mend it.
+    pub(super) const fn heals(&self) -> bool {
+        match self {
+            Self::Outside | Self::NoSource(_) | Self::OnlyLinkLocal => true,
+            Self::Ourselves | Self::NoHost(_) => false,
+        }
+    }
+
     /// For whoever edits the configuration, which names `address` in `gateway`.
     pub(super) fn problem(self, address: IpAddr, gateway: &Gateway, interface: &Interface) -> Problem {
         let name = &interface.name;

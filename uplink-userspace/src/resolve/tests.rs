@@ -261,3 +261,43 @@ fn no_source_mends_a_gateway_that_cannot_be_one() {
         );
     }
 }
+
+/// What the host lacks is a mistake, but for who waits, and for what was there before; what it can never have is one.
+#[test]
+fn what_is_missing_is_waited_for_by_who_may() {
+    let lacking = |change: &dyn Fn(&mut Host)| {
+        let mut host = host();
+        change(&mut host);
+        host
+    };
+    let gone = lacking(&|host| host.interfaces.retain(|i| i.name != "eth0"));
+    let moved = lacking(&|host| {
+        host.interfaces[0]
+            .addresses
+            .retain(|net| net.to_string() != "10.0.0.2/16")
+    });
+    let ours = lacking(&|host| host.interfaces[0].addresses.push("10.0.0.1/16".parse().unwrap()));
+    let given = config(FILE);
+    let other = config(&FILE.replace("10.0.0.1", "10.0.0.9"));
+    for (host, missing, unusable) in [
+        (&gone, Missing::Nothing, None),
+        (&gone, Missing::Anything, Some(3)),
+        (&gone, Missing::Of(&given), Some(3)),
+        (&gone, Missing::Of(&other), None),
+        (&moved, Missing::Nothing, None),
+        (&moved, Missing::Anything, Some(1)),
+        (&moved, Missing::Of(&given), Some(1)),
+        (&moved, Missing::Of(&other), None),
+        (&ours, Missing::Anything, None),
+    ] {
+        let found = resolve_but(missing, &given, host, &BTreeMap::new());
+        let found = found.ok().map(|found| found.unusable.len());
+        assert_eq!(found, unusable, "{missing:?}");
+    }
+    let lan = config(&format!("{FILE}[lan]\ninterfaces = [\"late0\"]"));
+    let resolved = |missing| resolve_but(missing, &lan, &host(), &BTreeMap::new()).is_ok();
+    assert!(!resolved(Missing::Nothing) && !resolved(Missing::Of(&given)));
+    assert!(resolved(Missing::Anything) && resolved(Missing::Of(&lan)));
+    let parked = config(&FILE.replace("10.0.0.1\"", "10.0.0.1\"\nenabled = false"));
+    assert!(resolve(&parked, &moved, &BTreeMap::new()).is_ok());
+}

@@ -133,13 +133,16 @@ fn a_reload_while_the_route_is_away_keeps_the_leg_of_the_running_daemon() {
     let config = super::super::tests::config(FILE);
     let kept = super::super::keep(&config, now.uplinks.clone(), &running.uplinks);
     assert_eq!(kept, running.uplinks);
-    let fixed = FILE.replacen("gateway = \"auto\"", "gateway = \"192.168.1.1\"", 1);
-    let config = super::super::tests::config(&fixed);
-    let kept = super::super::keep(&config, now.uplinks, &running.uplinks);
-    assert!(
-        kept[0].v4.is_none() && kept[0].v6.is_some(),
-        "a fixed gateway is found or not"
-    );
+    for (gateway, keeps) in [("192.168.1.1", true), ("192.168.1.9", false)] {
+        let fixed = FILE.replacen("gateway = \"auto\"", &format!("gateway = \"{gateway}\""), 1);
+        let config = super::super::tests::config(&fixed);
+        let kept = super::super::keep(&config, now.uplinks.clone(), &running.uplinks);
+        assert_eq!(
+            (kept[0].v4.is_some(), kept[0].v6.is_some()),
+            (keeps, true),
+            "{gateway}"
+        );
+    }
 }
 
 #[test]
