@@ -127,6 +127,15 @@ pub fn bpftool_shows_fields() -> Result<()> {
         }
         println!("    {map}: {} bytes with {fields:?}", dump.len());
     }
+    // The filter of this host's addresses is one from the start on: with every bit set each packet would be looked up.
+    let dump = lab
+        .router
+        .run(&format!("bpftool -j map dump pinned {MAPS}/config"))?;
+    let json: serde_json::Value = serde_json::from_str(&dump)?;
+    let filter = json[0]["formatted"]["value"]["locals"].to_string();
+    println!("    the filter: {filter}");
+    let is_full = filter.contains(&u64::MAX.to_string());
+    ensure!(!is_full && filter.len() > 20, "no filter: {filter}");
     daemon.stop()
 }
 

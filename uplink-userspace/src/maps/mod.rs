@@ -19,7 +19,7 @@ use uplink_common::policy::GROUP_SLOTS;
 use uplink_common::recent::Line;
 use uplink_common::record::{Config, Counter, NEXT_HOP_V4, NEXT_HOP_V6, Passive, Traffic, passive_index};
 use uplink_common::{
-    ABI, Addr, Family, FlowKey, MAX_UPLINKS, NextHop, Reason, SLOTS, Station, Translation, Uplink,
+    ABI, Addr, Family, Filter, FlowKey, MAX_UPLINKS, NextHop, Reason, SLOTS, Station, Translation, Uplink,
 };
 
 use crate::engine::{Path, Selection};
@@ -132,6 +132,12 @@ pub struct Addresses {
     pub mtus: BTreeMap<u8, [u32; 2]>,
 }
 
+impl Addresses {
+    fn filter(&self) -> Filter {
+        self.locals.iter().map(|(address, _)| *address).collect()
+    }
+}
+
 /// What one uplink carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
@@ -234,7 +240,11 @@ impl Maps {
                 .set(u32::from(u.id), u.translation.unwrap_or_default(), 0)?;
         }
         let highest = uplinks.iter().map(|u| u32::from(u.id)).max().unwrap_or(0);
-        let config = settings.record(uplinks, bank, highest, self.recent, before);
+        let mut config = settings.record(uplinks, bank, highest, self.recent, before);
+        // At a first start they are known before there is any table.
+        if let Some(addresses) = &self.addresses {
+            config.locals = addresses.filter();
+        }
         self.config
             .set(0, config, 0)
             .context("switching the slot table")?;
@@ -296,7 +306,7 @@ impl Maps {
     /// Behind the map: an address that the filter knows too early is only looked up in vain.
     fn filter(&mut self, addresses: &Addresses) -> Result<()> {
         let config = Config {
-            locals: addresses.locals.iter().map(|(address, _)| *address).collect(),
+            locals: addresses.filter(),
             unguarded: addresses.unguarded,
             ..self.config()?
         };
