@@ -11,7 +11,7 @@ use uplink_lab::process::{cpu_time, own_time, resident_kib};
 use uplink_lab::traffic::{Flow, Ongoing, Report, ask, udp_flows};
 use uplink_lab::{Config, Daemon, Family, Isp, Lab, Shape, Snapshot};
 
-use crate::support::{await_within, daemon, expect_share, expect_unharmed, lab, pause};
+use crate::support::{await_within, daemon, expect_share, expect_unharmed, lab, pause, warned};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// An idle daemon takes less of the processor than so many round trips a second; it is a third of that.
@@ -58,6 +58,29 @@ pub fn interrupted_start() -> Result<()> {
         unchanged(&before, &lab)?;
     }
     Ok(())
+}
+
+/// A host of many containers has more addresses than the programs have room for.
+pub fn many_addresses() -> Result<()> {
+    let (lab, _echo) = lab(Shape::OneNic)?;
+    let add = |verb: &str, from: u32| -> String {
+        (from..from + 1_500)
+            .map(|n| format!("addr {verb} 10.77.{}.{}/32 dev lo\n", n / 250, n % 250))
+            .collect()
+    };
+    lab.router.ip(&add("add", 0))?;
+    let daemon = daemon(&lab, "")?;
+    expect_share("at first", &udp_flows(&lab, 800, Family::V4)?, 75.0)?;
+    // All of them others.
+    lab.router.ip(&(add("del", 0) + &add("add", 3_000)))?;
+    pause(1.5);
+    ensure!(
+        !warned(&daemon, "repair-failed")?,
+        "{}",
+        daemon.status()?["warnings"]
+    );
+    expect_share("then", &udp_flows(&lab, 800, Family::V4)?, 75.0)?;
+    daemon.stop()
 }
 
 /// Nobody can write what it says: a full disk, a terminal that is gone.

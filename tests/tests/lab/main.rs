@@ -214,6 +214,7 @@ const SCENARIOS: &[Scenario] = &[
     ("clean_stop", lifecycle::clean_stop),
     ("start_interrupted", lifecycle::interrupted_start),
     ("log_mute", lifecycle::mute_log),
+    ("many_addresses", lifecycle::many_addresses),
     ("kill9_then_down", lifecycle::kill9_then_down),
     ("start_late", reload::late),
     ("reload_new_source", reload::new_source),

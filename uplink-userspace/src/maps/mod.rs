@@ -294,7 +294,7 @@ impl Maps {
         }
         self.addresses = None;
         replace(&mut self.next_hops, &addresses.next_hops).context("map `next_hops`")?;
-        replace(&mut self.locals, &addresses.locals).context("map `locals`")?;
+        replace(&mut self.locals, &fitting(&addresses.locals)).context("map `locals`")?;
         self.filter(addresses).context("map `config`")?;
         replace(&mut self.stations, &addresses.stations).context("map `stations`")?;
         self.set_bypass(&addresses.bypass).context("map `bypass`")?;
@@ -325,22 +325,42 @@ impl Maps {
     }
 
     fn set_bypass(&mut self, prefixes: &[IpNet]) -> Result<()> {
-        let wanted: Vec<(u32, Addr)> = if prefixes.len() > BYPASS_CAPACITY {
+        let wanted: Vec<(u32, Addr)> = if prefixes.len() >= BYPASS_CAPACITY {
             // Rather steer no socket at all than one that is somebody else's.
             vec![(0, Addr::default())]
         } else {
             prefixes.iter().map(trie_prefix).collect()
         };
-        for (length, address) in &wanted {
-            self.bypass.insert(&Key::new(*length, *address), 0, 0)?;
-        }
-        let present: Vec<Key<Addr>> = self.bypass.keys().filter_map(Result::ok).collect();
         let kept: std::collections::HashSet<(u32, [u8; 16])> =
             wanted.iter().map(|(l, a)| (*l, a.0)).collect();
-        for key in present {
-            if !kept.contains(&(key.prefix_len(), key.data().0)) {
-                self.bypass.remove(&key)?;
-            }
+        let present = self.bypass.keys().filter_map(Result::ok);
+        let stale = present.filter(|key: &Key<Addr>| !kept.contains(&(key.prefix_len(), key.data().0)));
+        let stale: Vec<Key<Addr>> = stale.collect();
+        if self.add_bypass(&wanted).is_ok() {
+            return self.remove_bypass(&stale);
+        }
+        // There may be no room for both: no socket is steered while they change places.
+        let everything = (0, Addr::default());
+        self.remove_bypass(stale.get(..1).unwrap_or_default())?;
+        self.add_bypass(&[everything])?;
+        self.remove_bypass(stale.get(1..).unwrap_or_default())?;
+        self.add_bypass(&wanted)?;
+        match wanted.contains(&everything) {
+            true => Ok(()),
+            false => self.remove_bypass(&[Key::new(everything.0, everything.1)]),
+        }
+    }
+
+    fn add_bypass(&mut self, prefixes: &[(u32, Addr)]) -> Result<()> {
+        for (length, address) in prefixes {
+            self.bypass.insert(&Key::new(*length, *address), 0, 0)?;
+        }
+        Ok(())
+    }
+
+    fn remove_bypass(&mut self, keys: &[Key<Addr>]) -> Result<()> {
+        for key in keys {
+            self.bypass.remove(key)?;
         }
         Ok(())
     }
@@ -459,6 +479,8 @@ fn sum(a: Passive, b: &Passive) -> Passive {
 
 /// Room in the map `bypass`, as the BPF object declares it.
 const BYPASS_CAPACITY: usize = 16_384;
+/// Room in the map `locals`.
+const LOCALS_CAPACITY: usize = 1_024;
 
 /// A prefix as the trie counts it: over the 16 bytes of an [`Addr`].
 fn trie_prefix(net: &IpNet) -> (u32, Addr) {
@@ -481,18 +503,31 @@ pub(crate) fn data(map: &Map) -> &MapData {
     }
 }
 
-/// Makes a hash map hold exactly these entries: adds first, so that nothing is missing meanwhile.
-fn replace<K: aya::Pod + PartialEq>(map: &mut HashMap<MapData, K, u32>, wanted: &[(K, u32)]) -> Result<()> {
-    for (key, value) in wanted {
-        map.insert(*key, *value, 0)?;
-    }
-    let stale: Vec<K> = map
+/// As many addresses as there is room for. What is not there costs a look at the routes, which know all of them, so those of
+/// uplinks, whose number is asked for, come first.
+fn fitting(locals: &[(Addr, u32)]) -> Vec<(Addr, u32)> {
+    let (uplinks, others): (Vec<_>, Vec<_>) = locals.iter().copied().partition(|(_, uplink)| *uplink != 0);
+    uplinks.into_iter().chain(others).take(LOCALS_CAPACITY).collect()
+}
+
+/// Makes a hash map hold exactly these entries: adds first, so that nothing is missing meanwhile, where there is room for that.
+fn replace<K: aya::Pod + Eq + std::hash::Hash>(
+    map: &mut HashMap<MapData, K, u32>,
+    wanted: &[(K, u32)],
+) -> Result<()> {
+    let kept: std::collections::HashSet<K> = wanted.iter().map(|(key, _)| *key).collect();
+    let stale = map
         .keys()
         .filter_map(Result::ok)
-        .filter(|k| wanted.iter().all(|(w, _)| w != k))
-        .collect();
+        .filter(|key| !kept.contains(key));
+    let stale: Vec<K> = stale.collect();
+    let add = |map: &mut HashMap<MapData, K, u32>| {
+        let mut wanted = wanted.iter();
+        wanted.try_for_each(|(key, value)| map.insert(*key, *value, 0))
+    };
+    let added = add(map);
     for key in stale {
         map.remove(&key)?;
     }
-    Ok(())
+    Ok(added.or_else(|_| add(map))?)
 }
