@@ -14,7 +14,7 @@ use serde_json::json;
 use uplink_common::record::Uplink as Record;
 use uplink_common::{ABI, Family, SLOTS};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problem, Problems};
 use crate::daemon::start;
 use crate::engine::{Engine, Settings};
 use crate::host::Host;
@@ -154,17 +154,17 @@ fn engine(options: &Options, config: &Config, uplinks: Vec<Uplink>, pinned: Opti
 ///
 /// # Errors
 /// When there is none.
-pub(crate) fn compiled(config: &Config) -> Result<Compiled> {
+pub(crate) fn compiled(config: &Config) -> Result<Compiled, Problems> {
     let policies = &config.policies;
     let active = vec![true; policies.len()];
     let around = Surroundings::default();
-    Ok(compile(
-        policies,
-        &[],
-        &config::groups(policies),
-        &active,
-        &around,
-    )?)
+    let groups = config::groups(policies);
+    compile(policies, &[], &groups, &active, &around).map_err(|full| {
+        // All of them together; the last one is as good a place as any.
+        let place = policies.last().map_or(0..0, |policy| policy.span().clone());
+        let problem = Problem::new(place, full.to_string(), full.remedy());
+        Problems::check(&config.file, vec![problem]).expect_err("one problem")
+    })
 }
 
 /// What a daemon with this configuration would make of this host.
@@ -424,5 +424,29 @@ fn words(id: u8, record: &Record, host: &Host) -> String {
     match serves.is_empty() {
         true => text + ", takes no new flows",
         false => text + &format!(", weight {}, takes {}", record.weight, serves.join(" and ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_without_room_are_a_mistake_of_the_file() {
+        let parsed = |macs: u32| {
+            let macs: Vec<String> = (0..macs)
+                .map(|n| format!("\"02:00:00:00:{:02x}:{:02x}\"", n >> 8, n & 0xff))
+                .collect();
+            let text = format!(
+                "[[uplink]]\nname = \"isp1\"\ninterface = \"eth0\"\ngateway = \"10.0.0.1\"\n\
+                 [[policy]]\nname = \"many\"\nmatch = {{ mac = [{}] }}\nuse = \"isp1\"\n",
+                macs.join(", ")
+            );
+            config::parse(Path::new("u.toml"), text).unwrap()
+        };
+        assert!(compiled(&parsed(4_096)).is_ok());
+        let problems = compiled(&parsed(4_097)).unwrap_err().to_string();
+        assert!(problems.contains("there is room for 4096"), "{problems}");
+        assert!(problems.contains("u.toml:6:8"), "{problems}");
     }
 }

@@ -35,7 +35,8 @@ use crate::routes::Routes;
 use crate::state::{self, State};
 use crate::tally::Tally;
 use crate::{
-    aggregate, bypass, conntrack, desired, fast, flow_map, links, nat, nexthop, probe, stations, sysctl,
+    aggregate, bypass, conntrack, desired, fast, flow_map, inspect, links, nat, nexthop, probe, stations,
+    sysctl,
 };
 
 /// What a start that fails says where somebody else's steering is there.
@@ -59,6 +60,7 @@ pub async fn start(
         false => Missing::Nothing,
     };
     let found = resolve::resolve_but(missing, &config, &host, &BTreeMap::new())?;
+    inspect::compiled(&config)?;
     config.kernel.suits_fast = suits_fast(&config, &host, &found.uplinks).await;
     let new_dir = !options.runtime_dir.exists();
     state::create_dir(&options.runtime_dir)?;

@@ -74,13 +74,21 @@ impl Limit {
     }
 }
 
+impl Full {
+    /// What helps.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        self.limit.words().1
+    }
+}
+
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, remedy) = self.limit.words();
+        let (what, _) = self.limit.words();
         let (wanted, room) = (self.wanted, self.limit.room());
         write!(
             f,
-            "the policies need {wanted} {what}, and there is room for {room}: {remedy}"
+            "the policies need {wanted} {what}, and there is room for {room}"
         )
     }
 }
