@@ -13,12 +13,14 @@ impl Daemon {
     /// that hangs on them follows.
     /// Returns whether that worked: what did not has to be tried again.
     pub(super) async fn look_again(&mut self, from: &mut Sources) -> bool {
-        let followed = self.follow(from).await;
-        if let Err(e) = &followed {
-            tracing::error!("following the host's changes: {e:#}");
-        }
+        let failed = self.follow(from).await.err();
+        let followed = failed.is_none();
+        self.report(
+            "not-followed",
+            failed.map(|e| format!("following the host's changes: {e:#}")),
+        );
         self.repair(Cause::Routes).await;
-        followed.is_ok()
+        followed
     }
 
     async fn follow(&mut self, from: &mut Sources) -> Result<()> {
@@ -52,9 +54,14 @@ impl Daemon {
             self.note(Kind::Addresses, &uplinks.join("; "));
             from.probers_are_due = true;
         }
+        let probed = self.renew_probers(from);
         self.follow_names()?;
         self.tell_outages().await;
         self.follow_ports()?;
+        probed
+    }
+
+    fn renew_probers(&self, from: &mut Sources) -> Result<()> {
         if from.probers_are_due {
             (from.probers, from.probes) = self.probers()?;
             from.probers_are_due = false;
