@@ -162,7 +162,7 @@ pub(crate) fn compiled(config: &Config) -> Result<Compiled, Problems> {
     compile(policies, &[], &groups, &active, &around).map_err(|full| {
         // All of them together; the last one is as good a place as any.
         let place = policies.last().map_or(0..0, |policy| policy.span().clone());
-        let problem = Problem::new(place, full.to_string(), full.remedy());
+        let problem = Problem::new(place, full.what(), full.remedy());
         Problems::check(&config.file, vec![problem]).expect_err("one problem")
     })
 }

@@ -75,6 +75,14 @@ impl Limit {
 }
 
 impl Full {
+    /// What there is no room for.
+    #[must_use]
+    pub fn what(&self) -> String {
+        let (what, _) = self.limit.words();
+        let (wanted, room) = (self.wanted, self.limit.room());
+        format!("the policies need {wanted} {what}, and there is room for {room}")
+    }
+
     /// What helps.
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
@@ -84,12 +92,7 @@ impl Full {
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, _) = self.limit.words();
-        let (wanted, room) = (self.wanted, self.limit.room());
-        write!(
-            f,
-            "the policies need {wanted} {what}, and there is room for {room}"
-        )
+        write!(f, "{}: {}", self.what(), self.remedy())
     }
 }
 
