@@ -45,12 +45,15 @@ pub fn interrupted_start() -> Result<()> {
     write_config(&Config::default().text(&lab))?;
     let before = Snapshot::take(&lab)?;
     for (signal, after_ms) in [
-        (Signal::SIGTERM, 60),
-        (Signal::SIGINT, 150),
-        (Signal::SIGTERM, 300),
-        (Signal::SIGINT, 450),
+        (Signal::SIGTERM, 0),
+        (Signal::SIGINT, 100),
+        (Signal::SIGTERM, 200),
+        (Signal::SIGINT, 350),
     ] {
         let mut daemon = Daemon::spawn(&lab)?;
+        // Its first trace; before that there is nothing to put back, and nobody who hears.
+        let begun = || Ok(std::path::Path::new("/run/uplink").exists());
+        await_within("it has begun", Instant::now(), 10 * SECOND, begun)?;
         std::thread::sleep(Duration::from_millis(after_ms));
         ensure!(daemon.ended()?.is_none(), "it ended by itself");
         let status = daemon.end(signal, 10 * SECOND)?;
